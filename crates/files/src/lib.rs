@@ -1,0 +1,1 @@
+//! GGUF, safetensors and tokenizers, read as untrusted input.

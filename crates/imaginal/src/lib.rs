@@ -1,0 +1,1 @@
+//! The front door of Imaginal: one library that names every room.

@@ -1,0 +1,2 @@
+//! The `imaginal` command.
+fn main() {}

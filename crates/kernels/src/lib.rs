@@ -1,0 +1,1 @@
+//! CPU kernels over slices, instruction set chosen at run time.

@@ -1,0 +1,1 @@
+//! Layers, weights in any format, parameters by name, state.

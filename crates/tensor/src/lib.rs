@@ -1,0 +1,1 @@
+//! Eager tensors with run-time device and dtype, and gradients.
