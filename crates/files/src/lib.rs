@@ -12,10 +12,14 @@ mod bytes;
 mod cursor;
 mod error;
 pub mod gguf;
+pub mod json;
+pub mod safetensors;
 mod source;
 
 pub use atomic::{AtomicFile, write_atomic};
 pub use bytes::Bytes;
 pub use error::{Error, Result};
 pub use gguf::{Gguf, GgufWriter};
+pub use json::Json;
+pub use safetensors::{SafeTensors, SafeTensorsWriter};
 pub use source::OpenOptions;
