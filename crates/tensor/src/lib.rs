@@ -1,1 +1,37 @@
-//! Eager tensors with run-time device and dtype, and gradients.
+//! The tensor core: eager [`Tensor`]s whose device and element type are values, strided views without copies,
+//! a pool that reuses buffers, and a tape for gradients.
+//!
+//! Every operation is a folder under `ops/` with its interface, its kernels per device, its gradient and its tests;
+//! every operation returns [`Result`] and none panics on what a caller hands it.
+//!
+//! ```
+//! use imaginal_tensor::{Device, Tensor};
+//! # fn main() -> imaginal_tensor::Result<()> {
+//! let w = Tensor::from_vec(vec![1.0f32, 2.0, 3.0], 3, &Device::Cpu)?.requires_grad();
+//! let loss = w.mul(&w)?.sum_all()?;
+//! let grads = loss.backward()?;
+//! assert_eq!(grads.get(&w).unwrap().to_vec::<f32>()?, [2.0, 4.0, 6.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod autograd;
+mod buffer;
+mod device;
+mod dtype;
+mod error;
+mod layout;
+mod ops;
+mod packed;
+mod storage;
+mod tensor;
+
+pub use autograd::{Grads, checkpoint, is_grad_enabled, no_grad};
+pub use buffer::{pool_stats, pool_trim};
+pub use device::Device;
+pub use dtype::{DType, Element};
+pub use error::{Error, Result};
+pub use layout::{Layout, Shape};
+pub use packed::Packed;
+pub use storage::Bytes;
+pub use tensor::{Tensor, TensorId};

@@ -1,0 +1,119 @@
+//! Scaled dot product attention over grouped heads, without the matrix of scores in memory
+//! (Vaswani et al. 2017; Ainslie et al. 2023; Dao et al. 2022).
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::autograd::record;
+use crate::ops::binary::same_kind;
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// How queries see keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOpts {
+    /// What scores are multiplied with before the softmax, usually `1/√d`.
+    pub scale: f32,
+    /// Whether a query sees only keys at its own position and before.
+    pub causal: bool,
+    /// Position, counted in keys, of the first query: query `i` stands at `q_start + i`.
+    pub q_start: usize,
+    /// A query at position `p` sees the keys at positions above `p − window` only.
+    pub window: Option<usize>,
+    /// Scores `s` become `c·tanh(s/c)` (after the scale).
+    pub softcap: Option<f32>,
+}
+
+impl AttentionOpts {
+    /// Causal attention with scale `1/√head_dim` whose first query stands at `q_start`.
+    pub fn causal(head_dim: usize, q_start: usize) -> Self {
+        AttentionOpts { scale: 1.0 / (head_dim as f32).sqrt(), causal: true, q_start, window: None, softcap: None }
+    }
+}
+
+/// Sizes of one call: batch, queries, query heads, keys, key heads, head size, value size.
+pub(crate) struct Sizes {
+    pub b: usize,
+    pub tq: usize,
+    pub hq: usize,
+    pub tk: usize,
+    pub hk: usize,
+    pub d: usize,
+    pub dv: usize,
+}
+
+impl Tensor {
+    /// `softmax(q·kᵀ·scale + mask)·v` per head: `self` `[b, tq, hq, d]`, `k` `[b, tk, hk, d]`, `v` `[b, tk, hk, dv]` →
+    /// `[b, tq, hq, dv]`. `hq` is a multiple of `hk`: query head `h` reads key head `h / (hq/hk)`. Any strides whose
+    /// last is 1.
+    ///
+    /// # Errors
+    /// Shapes do not fit, types or devices differ, or a causal query stands beyond the keys.
+    pub fn attention(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
+        let sizes = self.attention_sizes(k, v, opts)?;
+        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
+            return self.attention_reference(k, v, opts);
+        }
+        let (out, saved) = cpu::forward(self, k, v, &sizes, opts)?;
+        let (kept, opts) = (out.clone(), opts.clone());
+        Ok(record(out, &[self, k, v], move |b| {
+            let [q, k, v] = b.inputs else { unreachable!("three inputs were recorded") };
+            let sizes = q.attention_sizes(k, v, &opts)?;
+            let (dq, dk, dv) = cpu::backward(q, k, v, &kept, &saved, b.grad, &sizes, &opts)?;
+            Ok(vec![Some(dq), Some(dk), Some(dv)])
+        }))
+    }
+
+    fn attention_sizes(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Sizes> {
+        let op = "attention";
+        same_kind(op, self, k)?;
+        same_kind(op, self, v)?;
+        let [b, tq, hq, d] = self.dims_n(op)?;
+        let [bk, tk, hk, dk] = k.dims_n(op)?;
+        let [bv, tv, hv, dv] = v.dims_n(op)?;
+        if (b, d) != (bk, dk) || hk == 0 || hq % hk != 0 {
+            return Err(Error::shapes(op, self.shape(), k.shape()));
+        }
+        if (bk, tk, hk) != (bv, tv, hv) {
+            return Err(Error::shapes(op, k.shape(), v.shape()));
+        }
+        if opts.causal && opts.q_start + tq > tk {
+            return Err(Error::OutOfRange { op, what: "position of the last query", index: opts.q_start + tq, bound: tk });
+        }
+        if opts.window == Some(0) {
+            return Err(Error::argument(op, "a window of 0 keys leaves nothing to see"));
+        }
+        Ok(Sizes { b, tq, hq, tk, hk, d, dv })
+    }
+
+    /// The reference form of [`Tensor::attention`], composed of primitives; holds all scores.
+    ///
+    /// # Errors
+    /// As [`Tensor::attention`].
+    pub fn attention_reference(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
+        let s = self.attention_sizes(k, v, opts)?;
+        let group = s.hq / s.hk;
+        let spread = |t: &Tensor, width: usize| {
+            t.unsqueeze(3)?.broadcast_as([s.b, s.tk, s.hk, group, width])?.reshape([s.b, s.tk, s.hq, width])
+        };
+        let heads_first = |t: &Tensor| t.transpose(1, 2);
+        let (q, k, v) = (heads_first(self)?, heads_first(&spread(k, s.d)?)?, heads_first(&spread(v, s.dv)?)?);
+        let mut scores = q.matmul(&k.t()?)?.mul_scalar(opts.scale as f64)?;
+        if let Some(c) = opts.softcap {
+            scores = scores.mul_scalar(1.0 / c as f64)?.tanh()?.mul_scalar(c as f64)?;
+        }
+        if opts.causal || opts.window.is_some() {
+            let mask: Vec<f64> = (0..s.tq * s.tk)
+                .map(|i| {
+                    let (at, key) = (opts.q_start + i / s.tk, i % s.tk);
+                    let late = opts.causal && key > at;
+                    let early = opts.window.is_some_and(|w| key + w <= at);
+                    if late || early { f64::NEG_INFINITY } else { 0.0 }
+                })
+                .collect();
+            let mask = Tensor::from_vec(mask, [s.tq, s.tk], &Device::Cpu)?.to_dtype(self.dtype())?;
+            scores = scores.add(&mask.to_device(self.device())?)?;
+        }
+        scores.softmax(3)?.matmul(&v)?.transpose(1, 2)
+    }
+}

@@ -1,0 +1,90 @@
+//! Products with weights in a packed number format, straight from their bytes; and rows of a packed embedding.
+
+#[cfg(test)]
+mod tests;
+
+use imaginal_kernels::{matmul_packed, pool};
+
+use crate::autograd::record;
+use crate::{DType, Error, Packed, Result, Tensor};
+
+impl Tensor {
+    /// `x[.., k] · Wᵀ + bias[n]` → `[.., n]`, `f32`, with `W` packed as `[n, k]`. The gradient reaches `x` and `bias`;
+    /// the packed weights are constants.
+    ///
+    /// # Errors
+    /// The inner sizes differ, `bias` is not `[n]`, or `x` is not `f32` on the CPU.
+    pub fn packed_linear(&self, w: &Packed, bias: Option<&Tensor>) -> Result<Tensor> {
+        let op = "packed_linear";
+        let (n, k) = (w.rows(), w.cols());
+        if self.shape().last() != Some(&k) {
+            return Err(Error::shapes(op, self.shape(), &[n, k]));
+        }
+        let x = self.detach().contiguous()?;
+        let m = if k == 0 { 0 } else { x.elem_count() / k };
+        let mut shape = self.shape().to_vec();
+        shape[self.rank() - 1] = n;
+        let out = Tensor::build::<f32>(shape, |out| {
+            matmul_packed(w.format(), w.bytes(), n, k, x.as_slice()?, m, out);
+            Ok(())
+        })?;
+        let weights = w.clone();
+        let out = record(out, &[self], move |b| {
+            let expanded = Tensor::from_packed(&weights)?;
+            Ok(vec![Some(b.grad.matmul(&expanded)?)])
+        });
+        match bias {
+            Some(b) if b.shape() != [n] => Err(Error::shapes(op, &[n, k], b.shape())),
+            Some(b) => out.add(b),
+            None => Ok(out),
+        }
+    }
+
+    /// All weights of a packed matrix as `f32[rows, cols]`.
+    ///
+    /// # Errors
+    /// The format refuses its bytes.
+    pub fn from_packed(w: &Packed) -> Result<Tensor> {
+        Tensor::build::<f32>([w.rows(), w.cols()], |out| decode_rows(w, &(0..w.rows() as u32).collect::<Vec<_>>(), out))
+    }
+
+    /// Rows `ids` (`u32`, any shape) of a packed matrix: `[.., cols]` in `f32`. The lookup of an embedding.
+    ///
+    /// # Errors
+    /// An id is not below the number of rows, or the format refuses its bytes.
+    pub fn packed_rows(w: &Packed, ids: &Tensor) -> Result<Tensor> {
+        let op = "packed_rows";
+        if ids.dtype() != DType::U32 {
+            return Err(Error::DType { op, got: ids.dtype(), expected: "u32".into() });
+        }
+        let list = ids.to_vec::<u32>()?;
+        if let Some(&id) = list.iter().find(|&&id| id as usize >= w.rows()) {
+            return Err(Error::OutOfRange { op, what: "id", index: id as usize, bound: w.rows() });
+        }
+        let mut shape = ids.shape().to_vec();
+        shape.push(w.cols());
+        Tensor::build::<f32>(shape, |out| decode_rows(w, &list, out))
+    }
+}
+
+/// Decodes the rows `ids`, which exist, one after another into `out`.
+fn decode_rows(w: &Packed, ids: &[u32], out: &mut [f32]) -> Result<()> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    let row_bytes = w.bytes().len() / w.rows();
+    let per_task = ids.len().div_ceil(pool::threads() * 4).max(16);
+    let failed = std::sync::Mutex::new(None);
+    pool::parallel_chunks(out, per_task * w.cols(), &|task, dst| {
+        for (&id, dst) in ids[task * per_task..].iter().zip(dst.chunks_exact_mut(w.cols())) {
+            let at = id as usize * row_bytes;
+            if let Err(e) = w.format().decode(&w.bytes()[at..at + row_bytes], dst) {
+                *failed.lock().unwrap_or_else(|p| p.into_inner()) = Some(e);
+            }
+        }
+    });
+    match failed.into_inner().unwrap_or_else(|p| p.into_inner()) {
+        Some(source) => Err(Error::Format { op: "decode", source }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,41 @@
+use imaginal_numeric::Format;
+
+use crate::ops::testing::{difference, noise};
+use crate::{Bytes, Device, Packed, Tensor};
+
+fn pack(t: &Tensor, format: Format) -> Packed {
+    let (rows, cols) = (t.shape()[0], t.shape()[1]);
+    let mut bytes = vec![0; format.bytes_for(cols).unwrap() * rows];
+    format.encode(&t.to_vec::<f32>().unwrap(), &mut bytes).unwrap();
+    Packed::new(format, rows, cols, Bytes::from_vec(bytes)).unwrap()
+}
+
+#[test]
+fn equals_the_product_with_the_decoded_weights() {
+    for format in [Format::Q8_0, Format::Q4_0, Format::F16, Format::BF16, Format::F32] {
+        let w = pack(&noise(&[37, 64], 1), format);
+        let expanded = Tensor::from_packed(&w).unwrap();
+        for m in [1, 3, 8, 50] {
+            let x = noise(&[m, 64], 2).requires_grad();
+            let bias = noise(&[37], 3);
+            let got = x.packed_linear(&w, Some(&bias)).unwrap();
+            let expected = x.linear(&expanded, Some(&bias)).unwrap();
+            assert!(difference(&got, &expected) < 1e-5, "{} m={m}", format.name());
+            let weights = noise(&[m, 37], 4);
+            let grad = |y: &Tensor| y.mul(&weights).unwrap().sum_all().unwrap().backward().unwrap().remove(&x).unwrap();
+            assert!(difference(&grad(&got), &grad(&expected)) < 1e-5);
+        }
+        let ids = Tensor::from_vec(vec![3u32, 0, 36], 3, &Device::Cpu).unwrap();
+        let rows = Tensor::packed_rows(&w, &ids).unwrap();
+        assert_eq!(rows.to_vec::<f32>().unwrap(), expanded.index_select(0, &ids).unwrap().to_vec::<f32>().unwrap());
+        let ids = Tensor::from_vec(vec![37u32], 1, &Device::Cpu).unwrap();
+        assert!(Tensor::packed_rows(&w, &ids).unwrap_err().to_string().contains("37"));
+    }
+}
+
+#[test]
+fn bytes_must_be_as_many_as_the_matrix_takes() {
+    assert!(Packed::new(Format::Q8_0, 2, 33, Bytes::from_vec(vec![0; 68])).is_err());
+    assert!(Packed::new(Format::Q8_0, 2, 32, Bytes::from_vec(vec![0; 67])).is_err());
+    assert!(Packed::new(Format::Q8_0, usize::MAX, 32, Bytes::from_vec(vec![0; 67])).is_err());
+}

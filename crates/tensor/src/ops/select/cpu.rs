@@ -1,0 +1,50 @@
+use imaginal_kernels::pool;
+
+use crate::dtype::with_element;
+use crate::ops::common::{build_as, map_runs, per_task};
+use crate::storage::CpuStorage;
+use crate::{DType, Element, Layout, Result, Tensor};
+
+type View<'a> = (&'a CpuStorage, &'a Layout);
+
+pub(super) fn select(dtype: DType, cond: View, a: View, b: View) -> Result<Tensor> {
+    with_element!(dtype, T => build_as::<T>(cond.1.dims(), dtype, |out| {
+        // The result starts as `b`; then the chosen elements of `a` are written over it.
+        map_runs(b.0.slice::<T>(), b.1, out, |src, dst| dst.copy_from_slice(src));
+        overwrite(cond.0.slice::<u8>(), cond.1, a.0.slice::<T>(), a.1, out);
+        Ok(())
+    }))
+}
+
+/// `out = a` where `cond`, over two views of the shape of `out`.
+fn overwrite<T: Element>(cond: &[u8], lc: &Layout, a: &[T], la: &Layout, out: &mut [T]) {
+    let Some((&len, outer)) = lc.dims().split_last() else {
+        if cond[lc.offset()] != 0 {
+            out[0] = a[la.offset()];
+        }
+        return;
+    };
+    if out.is_empty() {
+        return;
+    }
+    let last = outer.len();
+    let (cs, as_) = (lc.strides()[last], la.strides()[last]);
+    let rows = out.len() / len;
+    let per = per_task(rows, len);
+    pool::parallel_chunks(out, per * len, &|t, dst| {
+        for (r, dst) in dst.chunks_mut(len).enumerate() {
+            let (mut pc, mut pa, mut left) = (lc.offset(), la.offset(), t * per + r);
+            for d in (0..last).rev() {
+                let i = left % outer[d];
+                left /= outer[d];
+                pc += i * lc.strides()[d];
+                pa += i * la.strides()[d];
+            }
+            for (i, o) in dst.iter_mut().enumerate() {
+                if cond[pc + i * cs] != 0 {
+                    *o = a[pa + i * as_];
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,58 @@
+use super::Unary;
+use crate::Layout;
+use crate::ops::common::{Float, Real, map};
+
+/// `√(2/π)`, of the tanh form of GELU.
+pub(super) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+/// The cubic coefficient of the tanh form of GELU.
+pub(super) const GELU_CUBIC: f64 = 0.044715;
+
+#[inline(always)]
+pub(super) fn sigmoid<R: Real>(x: R) -> R {
+    R::ONE / (R::ONE + (-x).exp())
+}
+
+/// The standard normal distribution function.
+#[inline(always)]
+pub(super) fn normal_cdf<R: Real>(x: R) -> R {
+    R::of(0.5) * (R::ONE + (x * R::of(std::f64::consts::FRAC_1_SQRT_2)).erf())
+}
+
+#[inline(always)]
+fn relu<R: Real>(x: R) -> R {
+    // Written so that NaN stays NaN.
+    if x < R::ZERO { R::ZERO } else { x }
+}
+
+pub(super) fn values<T: Float>(kind: Unary, source: &[T], layout: &Layout, out: &mut [T]) {
+    macro_rules! each {
+        ($x:ident => $y:expr) => {
+            map(source, layout, out, |v: T| {
+                let $x = v.widen();
+                T::round($y)
+            })
+        };
+    }
+    match kind {
+        Unary::Neg => each!(x => -x),
+        Unary::Exp => each!(x => x.exp()),
+        Unary::Log => each!(x => x.ln()),
+        Unary::Sqrt => each!(x => x.sqrt()),
+        Unary::Rsqrt => each!(x => T::Wide::ONE / x.sqrt()),
+        Unary::Recip => each!(x => T::Wide::ONE / x),
+        Unary::Sqr => each!(x => x * x),
+        Unary::Abs => each!(x => x.abs()),
+        Unary::Sin => each!(x => x.sin()),
+        Unary::Cos => each!(x => x.cos()),
+        Unary::Tanh => each!(x => x.tanh()),
+        Unary::Sigmoid => each!(x => sigmoid(x)),
+        Unary::Silu => each!(x => x * sigmoid(x)),
+        Unary::Gelu => each!(x => {
+            let inner = T::Wide::of(GELU_SCALE) * (x + T::Wide::of(GELU_CUBIC) * x * x * x);
+            T::Wide::of(0.5) * x * (T::Wide::ONE + inner.tanh())
+        }),
+        Unary::GeluErf => each!(x => x * normal_cdf(x)),
+        Unary::Relu => each!(x => relu(x)),
+        Unary::Softplus => each!(x => relu(x) + (-x.abs()).exp().ln_1p()),
+    }
+}

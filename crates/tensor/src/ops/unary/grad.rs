@@ -1,0 +1,86 @@
+use super::Unary;
+use super::cpu::{GELU_CUBIC, GELU_SCALE, normal_cdf, sigmoid};
+use crate::autograd::{Backward, InputGrads};
+use crate::layout::Layout;
+use crate::ops::binary::cpu::map2;
+use crate::ops::common::{Float, Real, with_float};
+use crate::storage::Storage;
+use crate::{Result, Tensor};
+
+impl Unary {
+    /// Whether the slope is computed from the function's result; from its argument otherwise.
+    pub(super) fn slope_uses_result(self) -> bool {
+        matches!(
+            self,
+            Unary::Exp | Unary::Sqrt | Unary::Rsqrt | Unary::Recip | Unary::Tanh | Unary::Sigmoid | Unary::Relu
+        )
+    }
+}
+
+pub(super) fn backward(kind: Unary, b: &Backward, saved: Option<&Tensor>) -> InputGrads {
+    Ok(vec![Some(slope_times(kind, saved.unwrap_or(&b.inputs[0]), b.grad)?)])
+}
+
+/// The gradient `g` times the slope of the function; `v` is its argument or its result.
+fn slope_times(kind: Unary, v: &Tensor, g: &Tensor) -> Result<Tensor> {
+    if kind == Unary::Neg {
+        return g.neg();
+    }
+    match (v.storage(), g.storage()) {
+        (Storage::Cpu(sv), Storage::Cpu(sg)) => {
+            with_float!(kind.name(), v.dtype(), T => Tensor::build::<T>(v.shape(), |out| {
+                slopes(kind, sv.slice::<T>(), v.layout(), sg.slice::<T>(), g.layout(), out);
+                Ok(())
+            }))
+        }
+    }
+}
+
+fn slopes<T: Float>(kind: Unary, v: &[T], lv: &Layout, g: &[T], lg: &Layout, out: &mut [T]) {
+    macro_rules! each {
+        (|$v:ident, $g:ident| $y:expr) => {
+            map2(v, lv, g, lg, out, |v: T, g: T| {
+                let ($v, $g) = (v.widen(), g.widen());
+                T::round($y)
+            })
+        };
+    }
+    let (one, zero, half) = (T::Wide::ONE, T::Wide::ZERO, T::Wide::of(0.5));
+    match kind {
+        Unary::Neg => each!(|_x, g| -g),
+        Unary::Exp => each!(|y, g| y * g),
+        Unary::Log => each!(|x, g| g / x),
+        Unary::Sqrt => each!(|y, g| half * g / y),
+        Unary::Rsqrt => each!(|y, g| -half * y * y * y * g),
+        Unary::Recip => each!(|y, g| -(y * y * g)),
+        Unary::Sqr => each!(|x, g| (x + x) * g),
+        Unary::Abs => each!(|x, g| if x > zero {
+            g
+        } else if x < zero {
+            -g
+        } else {
+            zero
+        }),
+        Unary::Sin => each!(|x, g| x.cos() * g),
+        Unary::Cos => each!(|x, g| -(x.sin() * g)),
+        Unary::Tanh => each!(|y, g| (one - y * y) * g),
+        Unary::Sigmoid => each!(|y, g| y * (one - y) * g),
+        Unary::Silu => each!(|x, g| {
+            let s = sigmoid(x);
+            s * (one + x * (one - s)) * g
+        }),
+        Unary::Gelu => each!(|x, g| {
+            let (scale, cubic) = (T::Wide::of(GELU_SCALE), T::Wide::of(GELU_CUBIC));
+            let t = (scale * (x + cubic * x * x * x)).tanh();
+            let inner = scale * (one + T::Wide::of(3.0) * cubic * x * x);
+            half * (one + t + x * (one - t * t) * inner) * g
+        }),
+        Unary::GeluErf => each!(|x, g| {
+            // 1/√(2π), the height of the normal density.
+            let density = T::Wide::of(0.398_942_280_401_432_7) * (-half * x * x).exp();
+            (normal_cdf(x) + x * density) * g
+        }),
+        Unary::Relu => each!(|y, g| if y > zero { g } else { zero }),
+        Unary::Softplus => each!(|x, g| sigmoid(x) * g),
+    }
+}

@@ -1,0 +1,206 @@
+//! Elementwise functions of one float tensor. `f16` and `bf16` are computed in `f32` and rounded once.
+
+mod cpu;
+mod grad;
+#[cfg(test)]
+mod tests;
+
+use crate::autograd::record;
+use crate::ops::common::with_float;
+use crate::storage::Storage;
+use crate::{Result, Tensor};
+
+/// Which function.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unary {
+    Neg,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Recip,
+    Sqr,
+    Abs,
+    Sin,
+    Cos,
+    Tanh,
+    Sigmoid,
+    Silu,
+    Gelu,
+    GeluErf,
+    Relu,
+    Softplus,
+}
+
+impl Unary {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Unary::Neg => "neg",
+            Unary::Exp => "exp",
+            Unary::Log => "log",
+            Unary::Sqrt => "sqrt",
+            Unary::Rsqrt => "rsqrt",
+            Unary::Recip => "recip",
+            Unary::Sqr => "sqr",
+            Unary::Abs => "abs",
+            Unary::Sin => "sin",
+            Unary::Cos => "cos",
+            Unary::Tanh => "tanh",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Silu => "silu",
+            Unary::Gelu => "gelu",
+            Unary::GeluErf => "gelu_erf",
+            Unary::Relu => "relu",
+            Unary::Softplus => "softplus",
+        }
+    }
+}
+
+fn unary(kind: Unary, x: &Tensor) -> Result<Tensor> {
+    let out = match x.storage() {
+        Storage::Cpu(s) => with_float!(kind.name(), x.dtype(), T => Tensor::build::<T>(x.shape(), |out| {
+            cpu::values(kind, s.slice::<T>(), x.layout(), out);
+            Ok(())
+        }))?,
+    };
+    let saved = kind.slope_uses_result().then(|| out.clone());
+    Ok(record(out, &[x], move |b| grad::backward(kind, b, saved.as_ref())))
+}
+
+impl Tensor {
+    /// `-x`.
+    ///
+    /// # Errors
+    /// The element type is not a float; so for all functions of one tensor.
+    pub fn neg(&self) -> Result<Tensor> {
+        unary(Unary::Neg, self)
+    }
+
+    /// e to the power of x.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn exp(&self) -> Result<Tensor> {
+        unary(Unary::Exp, self)
+    }
+
+    /// Natural logarithm: −∞ of 0, NaN of negative numbers.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn log(&self) -> Result<Tensor> {
+        unary(Unary::Log, self)
+    }
+
+    /// Square root.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn sqrt(&self) -> Result<Tensor> {
+        unary(Unary::Sqrt, self)
+    }
+
+    /// `1 / √x`.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn rsqrt(&self) -> Result<Tensor> {
+        unary(Unary::Rsqrt, self)
+    }
+
+    /// `1 / x`.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn recip(&self) -> Result<Tensor> {
+        unary(Unary::Recip, self)
+    }
+
+    /// `x²`.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn sqr(&self) -> Result<Tensor> {
+        unary(Unary::Sqr, self)
+    }
+
+    /// Absolute value; its gradient at 0 is 0.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn abs(&self) -> Result<Tensor> {
+        unary(Unary::Abs, self)
+    }
+
+    /// Sine of radians.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn sin(&self) -> Result<Tensor> {
+        unary(Unary::Sin, self)
+    }
+
+    /// Cosine of radians.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn cos(&self) -> Result<Tensor> {
+        unary(Unary::Cos, self)
+    }
+
+    /// Hyperbolic tangent.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn tanh(&self) -> Result<Tensor> {
+        unary(Unary::Tanh, self)
+    }
+
+    /// `1 / (1 + e⁻ˣ)`.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn sigmoid(&self) -> Result<Tensor> {
+        unary(Unary::Sigmoid, self)
+    }
+
+    /// `x · sigmoid(x)`, also called swish (Elfwing et al. 2017).
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn silu(&self) -> Result<Tensor> {
+        unary(Unary::Silu, self)
+    }
+
+    /// GELU by its tanh approximation, `½x(1 + tanh(√(2/π)(x + 0.044715x³)))` (Hendrycks & Gimpel 2016).
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn gelu(&self) -> Result<Tensor> {
+        unary(Unary::Gelu, self)
+    }
+
+    /// GELU exactly, `½x(1 + erf(x/√2))` (Hendrycks & Gimpel 2016).
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn gelu_erf(&self) -> Result<Tensor> {
+        unary(Unary::GeluErf, self)
+    }
+
+    /// `max(x, 0)`; its gradient at 0 is 0.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn relu(&self) -> Result<Tensor> {
+        unary(Unary::Relu, self)
+    }
+
+    /// `ln(1 + eˣ)`, without overflow.
+    ///
+    /// # Errors
+    /// As [`Tensor::neg`].
+    pub fn softplus(&self) -> Result<Tensor> {
+        unary(Unary::Softplus, self)
+    }
+}
