@@ -166,8 +166,15 @@ def transformer_config(arch: str, setting: dict, rng: random.Random) -> dict:
         "tie_word_embeddings": setting["tie"],
         **rope_settings(setting),
     }
+    # Keys that real files have and that must change nothing.
     if setting.get("head_dim"):
         config["head_dim"] = head_dim
+    elif arch == "llama" and setting["spelling"] == "old":
+        config["head_dim"] = None
+    if arch != "llama":
+        config.update(use_sliding_window=False, sliding_window=7, max_window_layers=1)
+        if setting["spelling"] == "new":
+            config["layer_types"] = ["full_attention", "full_attention"]
     if arch == "llama":
         config["attention_bias"] = setting.get("attention_bias", False)
         config["mlp_bias"] = setting.get("mlp_bias", False)
@@ -286,7 +293,8 @@ def make(arch: str, seed: int, out: Path, variant: str | None = None) -> dict:
     config = mamba_config(setting, rng) if arch == "mamba" else transformer_config(arch, setting, rng)
     stored = setting.get("dtype", torch.float32)
     config["torch_dtype" if setting["spelling"] == "old" else "dtype"] = str(stored).removeprefix("torch.")
-    config["bos_token_id"] = config["eos_token_id"] = 0
+    config["bos_token_id"] = 0
+    config["eos_token_id"] = [0, 2] if setting.get("rope") == "llama3" else 0
 
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

@@ -51,6 +51,11 @@ def rope_of(config: dict) -> dict:
     return rope
 
 
+def head_dim_of(config: dict) -> int:
+    """Size of a head: head_dim, or hidden_size / num_attention_heads where that is absent or null."""
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
+
 def llama3_factors(rope: dict, head_dim: int) -> np.ndarray:
     """What each inverse frequency is divided by under llama-3 RoPE scaling, f32 [head_dim / 2]."""
     low = rope["original_max_position_embeddings"] / rope["low_freq_factor"]
@@ -86,8 +91,8 @@ def write_transformer_keys(writer: gguf.GGUFWriter, config: dict) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     elif rope["rope_type"] not in ("default", "llama3"):
         raise SystemExit(f"RoPE type {rope['rope_type']!r} is not handled here")
-    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    if "head_dim" in config or config["model_type"] == "llama":
+    head_dim = head_dim_of(config)
+    if config.get("head_dim") or config["model_type"] == "llama":
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     if config["model_type"] == "llama":
@@ -163,8 +168,7 @@ def tensors_of(config: dict, weights: dict[str, np.ndarray]) -> dict[str, np.nda
         for layer in range(config["num_hidden_layers"]):
             result[f"blk.{layer}.ssm_conv1d.bias"] = np.zeros(config["expand"] * config["hidden_size"], np.float32)
     if arch != "mamba" and rope_of(config)["rope_type"] == "llama3":
-        head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
-        result["rope_freqs.weight"] = llama3_factors(rope_of(config), head_dim)
+        result["rope_freqs.weight"] = llama3_factors(rope_of(config), head_dim_of(config))
     return result
 
 
