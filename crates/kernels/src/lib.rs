@@ -3,8 +3,21 @@
 //! Nothing here knows what a tensor is: shapes and strides come as numbers, data as slices, and parallelism goes through
 //! [`pool`]. A function panics when a slice is too short for the shape it is called with.
 
+pub mod gemm;
 pub mod isa;
+pub mod packed;
 pub mod pool;
+mod scratch;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
+#[cfg(test)]
+mod testing;
+pub mod vecmath;
+
+pub use gemm::{MatRef, MatRef64, gemm, gemm_batch, gemm_f64};
+pub use packed::matmul_packed;
+pub mod loss;
+pub mod norm;
+pub mod rope;
+pub mod softmax;

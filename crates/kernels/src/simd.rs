@@ -45,9 +45,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
     /// Writes the first min(`LANES`, len) elements.
     fn store_partial(self, x: Self::F, dst: &mut [f32]);
+    /// Needs no alignment.
     /// # Safety
     /// `src` must be readable for `LANES` elements.
     unsafe fn load_ptr(self, src: *const f32) -> Self::F;
+    /// Needs no alignment.
     /// # Safety
     /// `dst` must be writable for `LANES` elements.
     unsafe fn store_ptr(self, x: Self::F, dst: *mut f32);
@@ -68,6 +70,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `src` must be readable for `LANES` bytes.
     unsafe fn load_u8(self, src: *const u8) -> Self::I;
+
+    /// Four columns of `LANES` rows: vector j holds element j of each row. `rows` beyond `LANES` are ignored.
+    /// # Safety
+    /// The first `LANES` pointers must be readable for 4 elements.
+    unsafe fn transpose4(self, rows: [*const f32; 16]) -> [Self::F; 4];
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
@@ -108,6 +115,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn shr_i<const N: u32>(self, a: Self::I) -> Self::I;
     /// Logical shift.
     fn shr_u<const N: u32>(self, a: Self::I) -> Self::I;
+
+    /// p·2ⁿ for an integer-valued `n` with |n| ≤ 250: two exact steps, so that the result may overflow or be subnormal.
+    #[inline(always)]
+    fn ldexp(self, p: Self::F, n: Self::F) -> Self::F {
+        const MAGIC: f32 = 12_582_912.0; // 1.5·2^23: the sum's low bits are the integer
+        let i = self.sub_i(self.bits(self.add(n, self.splat(MAGIC))), self.splat_i(MAGIC.to_bits() as i32));
+        let half = self.shr_i::<1>(i);
+        let one = self.splat_i(127);
+        let a = self.from_bits(self.shl_i::<23>(self.add_i(half, one)));
+        let b = self.from_bits(self.shl_i::<23>(self.add_i(self.sub_i(i, half), one)));
+        self.mul(self.mul(p, a), b)
+    }
 
     /// The sum of all lanes, halving the vector until one is left.
     fn sum(self, a: Self::F) -> f32;
@@ -158,13 +177,13 @@ impl Simd for ScalarToken {
     }
     #[inline(always)]
     unsafe fn load_ptr(self, src: *const f32) -> [f32; N] {
-        // SAFETY: readable by the caller's promise; an array of f32 is aligned like f32.
-        unsafe { src.cast::<[f32; N]>().read() }
+        // SAFETY: readable by the caller's promise.
+        unsafe { src.cast::<[f32; N]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store_ptr(self, x: [f32; N], dst: *mut f32) {
         // SAFETY: writable by the caller's promise.
-        unsafe { dst.cast::<[f32; N]>().write(x) }
+        unsafe { dst.cast::<[f32; N]>().write_unaligned(x) }
     }
     #[inline(always)]
     unsafe fn load_f16(self, src: *const u8) -> [f32; N] {
@@ -189,6 +208,13 @@ impl Simd for ScalarToken {
         // SAFETY: as above.
         let b = unsafe { src.cast::<[u8; N]>().read() };
         lanes!(|i| i32::from(b[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn transpose4(self, rows: [*const f32; 16]) -> [[f32; N]; 4] {
+        // SAFETY: readable by the caller's promise.
+        let r: [[f32; 4]; N] = lanes!(|i| unsafe { rows[i].cast::<[f32; 4]>().read() });
+        [lanes!(|i| r[i][0]), lanes!(|i| r[i][1]), lanes!(|i| r[i][2]), lanes!(|i| r[i][3])]
     }
 
     #[inline(always)]

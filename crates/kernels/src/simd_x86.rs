@@ -131,6 +131,28 @@ impl Simd for Avx2Token {
         // SAFETY: readable by the caller's promise.
         unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(src.cast())) }
     }
+
+    #[inline(always)]
+    unsafe fn transpose4(self, r: [*const f32; 16]) -> [__m256; 4] {
+        // Row j below row j + 4, then 4×4 transpositions within the halves.
+        macro_rules! pair {
+            ($j:literal) => {
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm_loadu_ps(r[$j])), _mm_loadu_ps(r[$j + 4]))
+            };
+        }
+        // SAFETY: readable by the caller's promise.
+        unsafe {
+            let z = [pair!(0), pair!(1), pair!(2), pair!(3)];
+            let (a, b) = (_mm256_unpacklo_ps(z[0], z[1]), _mm256_unpackhi_ps(z[0], z[1]));
+            let (c, d) = (_mm256_unpacklo_ps(z[2], z[3]), _mm256_unpackhi_ps(z[2], z[3]));
+            [
+                _mm256_shuffle_ps::<0x44>(a, c),
+                _mm256_shuffle_ps::<0xee>(a, c),
+                _mm256_shuffle_ps::<0x44>(b, d),
+                _mm256_shuffle_ps::<0xee>(b, d),
+            ]
+        }
+    }
 }
 
 /// The token of [`Isa::Avx512`].
@@ -197,6 +219,7 @@ impl Simd for Avx512Token {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         }}
         fn max_lane(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn ldexp(p: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(p, n) }
     }
 
     #[inline(always)]
@@ -238,5 +261,30 @@ impl Simd for Avx512Token {
     unsafe fn load_u8(self, src: *const u8) -> __m512i {
         // SAFETY: readable by the caller's promise.
         unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(src.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose4(self, r: [*const f32; 16]) -> [__m512; 4] {
+        // Rows j, j + 4, j + 8, j + 12 in the quarters, then 4×4 transpositions within the quarters.
+        macro_rules! four {
+            ($j:literal) => {{
+                let x = _mm512_castps128_ps512(_mm_loadu_ps(r[$j]));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x00f0, _mm_loadu_ps(r[$j + 4]));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x0f00, _mm_loadu_ps(r[$j + 8]));
+                _mm512_mask_broadcast_f32x4(x, 0xf000, _mm_loadu_ps(r[$j + 12]))
+            }};
+        }
+        // SAFETY: readable by the caller's promise.
+        unsafe {
+            let z = [four!(0), four!(1), four!(2), four!(3)];
+            let (a, b) = (_mm512_unpacklo_ps(z[0], z[1]), _mm512_unpackhi_ps(z[0], z[1]));
+            let (c, d) = (_mm512_unpacklo_ps(z[2], z[3]), _mm512_unpackhi_ps(z[2], z[3]));
+            [
+                _mm512_shuffle_ps::<0x44>(a, c),
+                _mm512_shuffle_ps::<0xee>(a, c),
+                _mm512_shuffle_ps::<0x44>(b, d),
+                _mm512_shuffle_ps::<0xee>(b, d),
+            ]
+        }
     }
 }
