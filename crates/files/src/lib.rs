@@ -15,6 +15,7 @@ pub mod gguf;
 pub mod json;
 pub mod safetensors;
 mod source;
+pub mod tokenizer;
 
 pub use atomic::{AtomicFile, write_atomic};
 pub use bytes::Bytes;
@@ -23,3 +24,4 @@ pub use gguf::{Gguf, GgufWriter};
 pub use json::Json;
 pub use safetensors::{SafeTensors, SafeTensorsWriter};
 pub use source::OpenOptions;
+pub use tokenizer::Tokenizer;

@@ -19,6 +19,16 @@ impl Default for OpenOptions {
     }
 }
 
+impl Bytes {
+    /// All bytes of a file of any format.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] when the file cannot be opened, or is no regular file.
+    pub fn open(path: impl AsRef<std::path::Path>, options: OpenOptions) -> Result<Bytes> {
+        open(&Origin::new(path), options)
+    }
+}
+
 /// All bytes of the file.
 pub(crate) fn open(origin: &Origin, options: OpenOptions) -> Result<Bytes> {
     let (file, len) = regular(origin)?;
