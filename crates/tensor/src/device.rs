@@ -1,3 +1,5 @@
+use crate::{Error, Result};
+
 /// Where a tensor's elements live and its operations run. A run-time value: the same model code runs on any.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -5,9 +7,30 @@ pub enum Device {
     /// Main memory and the kernels of `imaginal-kernels`.
     #[default]
     Cpu,
+    /// A graphics processor, with the `gpu` feature.
+    #[cfg(feature = "gpu")]
+    Gpu(crate::GpuDevice),
 }
 
 impl Device {
+    /// The device of this name: `cpu`, or `gpu` for the adapter that the system prefers.
+    ///
+    /// # Errors
+    /// There is no such name or no adapter, or this build has no GPU support.
+    pub fn from_name(name: &str) -> Result<Device> {
+        match name {
+            "cpu" => Ok(Device::Cpu),
+            #[cfg(feature = "gpu")]
+            "gpu" => Ok(Device::Gpu(crate::GpuDevice::open()?)),
+            #[cfg(not(feature = "gpu"))]
+            "gpu" => {
+                let what = "this build has no GPU support; build with --features gpu, or use --device cpu".into();
+                Err(Error::Device { device: "gpu".into(), what })
+            }
+            other => Err(Error::argument("device", format!("no device is called {other:?}; there are cpu and gpu"))),
+        }
+    }
+
     /// Whether this is the CPU.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Device::Cpu)
@@ -18,6 +41,8 @@ impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => f.write_str("gpu"),
         }
     }
 }

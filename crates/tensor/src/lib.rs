@@ -20,6 +20,8 @@ mod buffer;
 mod device;
 mod dtype;
 mod error;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod layout;
 mod ops;
 mod packed;
@@ -31,7 +33,12 @@ pub use buffer::{pool_stats, pool_trim};
 pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+#[cfg(feature = "gpu")]
+pub use gpu::GpuDevice;
 pub use layout::{Layout, Shape};
+pub use ops::attention::AttentionOpts;
+pub use ops::rope::RopeStyle;
+pub use ops::selective_scan::ScanInputs;
 pub use packed::Packed;
 pub use storage::Bytes;
 pub use tensor::{Tensor, TensorId};

@@ -47,6 +47,8 @@ impl std::fmt::Debug for Bytes {
 /// Elements on some device. One variant per kind of device.
 pub(crate) enum Storage {
     Cpu(CpuStorage),
+    #[cfg(feature = "gpu")]
+    Gpu(crate::gpu::GpuStorage),
 }
 
 /// Elements in main memory.

@@ -55,6 +55,13 @@ impl Tensor {
         )
     }
 
+    /// A dense tensor over storage that a kernel fills.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn from_gpu(storage: crate::gpu::GpuStorage, shape: impl Into<Shape>, dtype: DType) -> Self {
+        let device = Device::Gpu(storage.device().clone());
+        Tensor::new(Arc::new(Storage::Gpu(storage)), Layout::contiguous(shape), dtype, device)
+    }
+
     /// A dense CPU tensor whose elements `fill` writes. The slice holds unspecified values at first.
     pub(crate) fn build<T: Element>(
         shape: impl Into<Shape>,
@@ -65,6 +72,16 @@ impl Tensor {
         let mut buffer = CpuStorage::scratch::<T>(n);
         fill(bytemuck::cast_slice_mut(buffer.bytes_mut()))?;
         Ok(Tensor::from_buffer(buffer, shape, T::DTYPE))
+    }
+
+    /// Two dense CPU tensors that one kernel fills, as the gradients of two inputs.
+    pub(crate) fn build2<T: Element>(
+        shapes: [&[usize]; 2],
+        fill: impl FnOnce(&mut [T], &mut [T]) -> Result<()>,
+    ) -> Result<(Self, Self)> {
+        let [mut a, mut b] = shapes.map(|s| CpuStorage::scratch::<T>(s.iter().product()));
+        fill(bytemuck::cast_slice_mut(a.bytes_mut()), bytemuck::cast_slice_mut(b.bytes_mut()))?;
+        Ok((Tensor::from_buffer(a, shapes[0], T::DTYPE), Tensor::from_buffer(b, shapes[1], T::DTYPE)))
     }
 
     /// The same storage seen through another layout, without history (see `ops::view`).
@@ -136,6 +153,12 @@ impl Tensor {
     pub fn full(shape: impl Into<Shape>, value: f64, dtype: DType, device: &Device) -> Result<Self> {
         let shape = shape.into();
         checked_count("full", &shape, dtype)?;
+        #[cfg(feature = "gpu")]
+        if let Device::Gpu(gpu) = device {
+            let word = crate::gpu::word("full", dtype, value)?;
+            let count = shape.dims().iter().product();
+            return Ok(Tensor::from_gpu(crate::ops::view::gpu::fill(gpu, count, word)?, shape, dtype));
+        }
         let t = with_element!(dtype, T => Tensor::build::<T>(shape, |out| {
             out.fill(if dtype == DType::Bool { T::from_f64((value != 0.0) as u8 as f64) } else { T::from_f64(value) });
             Ok(())
@@ -251,6 +274,10 @@ impl Tensor {
         }
         match self.storage() {
             Storage::Cpu(s) => Ok(s.slice()),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => {
+                Err(Error::Unsupported { op, dtype: self.dtype(), device: self.device().to_string() })
+            }
         }
     }
 
@@ -282,7 +309,24 @@ impl Tensor {
                 Some(&mut all[start..start + n])
             }
             Storage::Cpu(CpuStorage::Shared(_)) => None,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => None,
         }
+    }
+
+    /// Whether this is a dense device tensor that nobody else holds, so that its storage may be written; if so, it is a
+    /// new value from now on.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn claim_gpu_storage(&mut self) -> bool {
+        if !self.is_contiguous() || self.0.node.is_some() {
+            return false;
+        }
+        let Some(inner) = Arc::get_mut(&mut self.0) else { return false };
+        let unique = matches!(Arc::get_mut(&mut inner.storage), Some(Storage::Gpu(_)));
+        if unique {
+            inner.id = TensorId::next();
+        }
+        unique
     }
 
     // ---- reading back
@@ -304,6 +348,8 @@ impl Tensor {
     pub async fn to_vec_async<T: Element>(&self) -> Result<Vec<T>> {
         match self.device() {
             Device::Cpu => self.to_vec(),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => crate::gpu::read_async(self).await?.to_vec(),
         }
     }
 
@@ -325,6 +371,8 @@ impl Tensor {
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         match (self.device(), device) {
             (Device::Cpu, Device::Cpu) => Ok(self.clone()),
+            #[cfg(feature = "gpu")]
+            _ => crate::gpu::move_to(self, device),
         }
     }
 

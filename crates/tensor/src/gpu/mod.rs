@@ -2,13 +2,14 @@
 //!
 //! This module is the only place that talks to CubeCL's runtime. Operations see four things of it: [`GpuDevice`], the
 //! memory [`GpuStorage`], the description of strided views [`Info`], and [`GpuDevice::run`], which launches a kernel.
-//! Kernels are `#[cube]` functions in the `gpu.rs` of their operation, or text in the device's own language
-. Launches return at once; a kernel that fails is reported by the read that needs its result.
+//! Kernels are `#[cube]` functions in the `gpu.rs` of their operation; one that CubeCL cannot express may be WGSL text,
+//! launched by the same `run` (see the tests). Launches return at once; a kernel that fails is reported by the read that needs its result.
 //!
 //! Every element takes a word of 32 bits on the device: WebGPU's shading language has no storage for narrower ones.
 //! `f32`, `i32` and `u32` are held as they are, `u8` and `bool` widened to `u32`; other types are refused.
 
 mod storage;
+mod transfer;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,8 @@ use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuDevice, try_init_setup};
 
 use crate::{Error, Layout, Result};
 
-pub(crate) use storage::GpuStorage;
+pub(crate) use storage::{GpuStorage, word};
+pub(crate) use transfer::{float_storage, missing, move_to, read_async, storage};
 
 /// Threads per workgroup of kernels that have no reason to choose otherwise.
 pub(crate) const UNITS: u32 = 64;
@@ -131,6 +133,12 @@ impl Info {
         // Storages have fewer than 2^32 elements (checked where they are made), so that no size or stride in use
         // reaches the limit; that of an unused dimension does not matter.
         self.0.push(n.min(u32::MAX as usize) as u32);
+        self
+    }
+
+    /// Appends the bits of a float.
+    pub fn float(mut self, x: f32) -> Self {
+        self.0.push(x.to_bits());
         self
     }
 

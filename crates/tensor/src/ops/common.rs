@@ -3,8 +3,7 @@
 use half::{bf16, f16};
 use imaginal_kernels::pool;
 
-use crate::storage::Storage;
-use crate::{DType, Element, Error, Layout, Result, Shape, Tensor};
+use crate::{DType, Device, Element, Error, Layout, Result, Shape, Tensor};
 
 /// Below this many elements a job is not worth waking the workers for.
 pub(crate) const PARALLEL: usize = 1 << 15;
@@ -25,7 +24,6 @@ pub(crate) trait Real:
     /// A constant of a formula.
     fn of(x: f64) -> Self;
     fn exp(self) -> Self;
-    fn exp_m1(self) -> Self;
     fn ln(self) -> Self;
     fn ln_1p(self) -> Self;
     fn sqrt(self) -> Self;
@@ -45,7 +43,6 @@ macro_rules! real {
             const ONE: Self = 1.0;
             #[inline(always)] fn of(x: f64) -> Self { x as $t }
             #[inline(always)] fn exp(self) -> Self { self.exp() }
-            #[inline(always)] fn exp_m1(self) -> Self { self.exp_m1() }
             #[inline(always)] fn ln(self) -> Self { self.ln() }
             #[inline(always)] fn ln_1p(self) -> Self { self.ln_1p() }
             #[inline(always)] fn sqrt(self) -> Self { self.sqrt() }
@@ -214,13 +211,13 @@ pub(crate) fn indices(op: &'static str, ids: &Tensor, bound: usize) -> Result<Ve
         }
         Ok(all)
     }
-    let Storage::Cpu(s) = ids.storage();
+    let ids = ids.to_device(&Device::Cpu)?;
     let l = ids.layout();
     // A number that does not fit a usize lies beyond any bound.
     match ids.dtype() {
-        DType::U32 => read(op, s.slice::<u32>(), l, bound, |x| Ok(x as usize)),
-        DType::I32 => read(op, s.slice::<i32>(), l, bound, |x| usize::try_from(x).map_err(|_| x as i64)),
-        DType::I64 => read(op, s.slice::<i64>(), l, bound, |x| {
+        DType::U32 => read(op, ids.cpu_storage::<u32>(op)?, l, bound, |x| Ok(x as usize)),
+        DType::I32 => read(op, ids.cpu_storage::<i32>(op)?, l, bound, |x| usize::try_from(x).map_err(|_| x as i64)),
+        DType::I64 => read(op, ids.cpu_storage::<i64>(op)?, l, bound, |x| {
             if x < 0 { Err(x) } else { Ok(usize::try_from(x).unwrap_or(usize::MAX)) }
         }),
         got => Err(Error::DType { op, got, expected: "u32, i32 or i64 indices".into() }),
@@ -266,17 +263,57 @@ impl Tensor {
     }
 }
 
-/// The elements of a CPU tensor, row-major, whatever its strides.
-pub(crate) fn dense<T: Element>(op: &'static str, x: &Tensor) -> Result<Tensor> {
-    let x = crate::no_grad(|| x.contiguous())?;
-    x.cpu_storage::<T>(op)?;
-    Ok(x)
+/// A type whose values can be added up, with what they are added up in: `f64` for floats, wrapping 64 bits for integers.
+pub(crate) trait Sum: Element {
+    type Acc: Copy + Send + Sync;
+    const ZERO: Self::Acc;
+    fn lift(self) -> Self::Acc;
+    fn join(a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    fn lower(a: Self::Acc) -> Self;
+    /// The sum of two, rounded or wrapped.
+    fn plus(self, other: Self) -> Self;
+}
+
+macro_rules! sum {
+    (float: $($t:ty),*) => {$(impl Sum for $t {
+        type Acc = f64;
+        const ZERO: f64 = 0.0;
+        #[inline(always)]
+        fn lift(self) -> f64 { self.to_f64() }
+        #[inline(always)]
+        fn join(a: f64, b: f64) -> f64 { a + b }
+        #[inline(always)]
+        fn lower(a: f64) -> Self { Element::from_f64(a) }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self { self + other }
+    })*};
+    (integer: $($t:ty),*) => {$(impl Sum for $t {
+        type Acc = i64;
+        const ZERO: i64 = 0;
+        #[inline(always)]
+        fn lift(self) -> i64 { self as i64 }
+        #[inline(always)]
+        fn join(a: i64, b: i64) -> i64 { a.wrapping_add(b) }
+        #[inline(always)]
+        fn lower(a: i64) -> Self { a as $t }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self { self.wrapping_add(other) }
+    })*};
+}
+sum!(float: f64, f32, f16, bf16);
+sum!(integer: i64, i32, u32, u8);
+
+/// The error of an operation that takes numbers only.
+pub(crate) fn not_bool(op: &'static str, x: &Tensor) -> Result<()> {
+    match x.dtype() {
+        DType::Bool => Err(Error::DType { op, got: DType::Bool, expected: "a number; cast with to_dtype".into() }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
 
     #[test]
     fn runs_cover_views_of_every_kind() {

@@ -51,3 +51,50 @@ pub(crate) fn check_grads(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Ten
         }
     }
 }
+
+/// Reproducible values, roughly uniform in (−1, 1).
+pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let n = shape.iter().product();
+    let values: Vec<f32> = (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Largest difference of two tensors relative to the largest value of the second (at least 1).
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    let (a, b) = (a.to_vec::<f32>().unwrap(), b.to_vec::<f32>().unwrap());
+    let scale = b.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+    a.iter().zip(&b).fold(0.0f32, |m, (x, y)| if (x - y).is_nan() { f32::INFINITY } else { m.max((x - y).abs() / scale) })
+}
+
+/// Compares a fused operation with its reference form: values and, under a random weighting of the result, the
+/// gradients of all inputs.
+pub(crate) fn check_against_reference(
+    inputs: &[Tensor],
+    fused: impl Fn(&[Tensor]) -> Result<Tensor>,
+    reference: impl Fn(&[Tensor]) -> Result<Tensor>,
+    bound: f32,
+) {
+    let run = |f: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
+        let leaves: Vec<Tensor> = inputs.iter().map(Tensor::requires_grad).collect();
+        let out = f(&leaves).unwrap();
+        let weights = noise(out.shape(), 99);
+        let grads = out.mul(&weights).unwrap().sum_all().unwrap().backward().unwrap();
+        (out.detach(), leaves.iter().map(|l| grads.get(l).cloned()).collect::<Vec<_>>())
+    };
+    let (value, grads) = run(&fused);
+    let (expected, expected_grads) = run(&reference);
+    let d = difference(&value, &expected);
+    assert!(d <= bound, "values differ by {d}");
+    for (i, (g, e)) in grads.iter().zip(&expected_grads).enumerate() {
+        let (Some(g), Some(e)) = (g, e) else { panic!("gradient of input {i}: {g:?} and {e:?}") };
+        let d = difference(g, e);
+        assert!(d <= bound, "gradients of input {i} differ by {d}");
+    }
+}

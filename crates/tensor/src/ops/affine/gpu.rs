@@ -1,9 +1,9 @@
 use cubecl::prelude::*;
 
 use super::Scalar;
-use crate::gpu::{GpuStorage, Info, place};
+use crate::gpu::{GpuStorage, Info, float_storage, place};
 use crate::ops::binary::gpu::power;
-use crate::{DType, Error, Layout, Result};
+use crate::{Result, Tensor};
 
 /// [`Scalar`] without its numbers, of which a kernel must not be compiled anew.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -37,11 +37,10 @@ fn scalar_kernel(x: &[f32], info: &[u32], out: &mut [f32], #[comptime] kind: Kin
     }
 }
 
-pub(super) fn run(kind: Scalar, dtype: DType, x: &GpuStorage, layout: &Layout) -> Result<GpuStorage> {
-    let (gpu, op) = (x.device(), kind.name());
-    if dtype != DType::F32 {
-        return Err(Error::Unsupported { op, dtype, device: "gpu".into() });
-    }
+pub(super) fn run(kind: Scalar, x: &Tensor) -> Result<Tensor> {
+    let (op, n) = (kind.name(), x.elem_count());
+    let s = float_storage(op, x)?;
+    let gpu = s.device();
     let (kind, a, b) = match kind {
         Scalar::Add(c) => (Kind::Add, c, 0.0),
         Scalar::Mul(c) => (Kind::Mul, c, 0.0),
@@ -49,10 +48,10 @@ pub(super) fn run(kind: Scalar, dtype: DType, x: &GpuStorage, layout: &Layout) -
         Scalar::Powf(2.0) => (Kind::Square, 2.0, 0.0),
         Scalar::Powf(e) => (Kind::Powf, e, 0.0),
     };
-    let out = GpuStorage::scratch(gpu, op, layout.count())?;
-    let info = Info::new().float(a as f32).float(b as f32).layout(layout).upload(gpu)?;
-    gpu.run(op, layout.count(), |client, grid, dim| {
-        scalar_kernel::launch(client, grid, dim, x.arg(), info.arg(), out.arg(), kind)
+    let out = GpuStorage::scratch(gpu, op, n)?;
+    let info = Info::new().float(a as f32).float(b as f32).layout(x.layout()).upload(gpu)?;
+    gpu.run(op, n, |client, grid, dim| {
+        scalar_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, x.shape(), x.dtype()))
 }

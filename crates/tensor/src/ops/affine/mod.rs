@@ -1,6 +1,8 @@
 //! Elementwise operations with a number: sum, product, bounds, power.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod grad;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ fn scalar(kind: Scalar, x: &Tensor) -> Result<Tensor> {
     }
     let out = match x.storage() {
         Storage::Cpu(s) => cpu::run(kind, x.dtype(), s, x.layout())?,
+        #[cfg(feature = "gpu")]
+        Storage::Gpu(_) => gpu::run(kind, x)?,
     };
     Ok(record(out, &[x], move |b| grad::backward(kind, b)))
 }

@@ -1,13 +1,11 @@
 //! Scaled dot product attention over grouped heads, without the matrix of scores in memory
 //! (Vaswani et al. 2017; Ainslie et al. 2023; Dao et al. 2022).
 
-mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::autograd::record;
 use crate::ops::binary::same_kind;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 
 /// How queries see keys.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,18 +48,7 @@ impl Tensor {
     /// # Errors
     /// Shapes do not fit, types or devices differ, or a causal query stands beyond the keys.
     pub fn attention(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
-        let sizes = self.attention_sizes(k, v, opts)?;
-        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
-            return self.attention_reference(k, v, opts);
-        }
-        let (out, saved) = cpu::forward(self, k, v, &sizes, opts)?;
-        let (kept, opts) = (out.clone(), opts.clone());
-        Ok(record(out, &[self, k, v], move |b| {
-            let [q, k, v] = b.inputs else { unreachable!("three inputs were recorded") };
-            let sizes = q.attention_sizes(k, v, &opts)?;
-            let (dq, dk, dv) = cpu::backward(q, k, v, &kept, &saved, b.grad, &sizes, &opts)?;
-            Ok(vec![Some(dq), Some(dk), Some(dv)])
-        }))
+        self.attention_reference(k, v, opts)
     }
 
     fn attention_sizes(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Sizes> {

@@ -1,8 +1,8 @@
 use cubecl::prelude::*;
 
 use super::Binary;
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{DType, Error, Layout, Result};
+use crate::gpu::{GpuStorage, Info, after, missing, place, storage};
+use crate::{DType, Layout, Result, Tensor};
 
 #[cube]
 fn combine<N: Numeric>(#[comptime] kind: Binary, a: N, b: N) -> N {
@@ -50,16 +50,13 @@ fn power_kernel(a: &[f32], b: &[f32], info: &[u32], out: &mut [f32]) {
     }
 }
 
-pub(super) fn run(
-    kind: Binary,
-    dtype: DType,
-    (a, la): (&GpuStorage, &Layout),
-    (b, lb): (&GpuStorage, &Layout),
-) -> Result<GpuStorage> {
-    let (gpu, op) = (a.device(), kind.name());
+/// `la` and `lb` are the operands' layouts, broadcast to the shape of the result.
+pub(super) fn run(kind: Binary, x: &Tensor, la: &Layout, y: &Tensor, lb: &Layout) -> Result<Tensor> {
+    let (op, dtype) = (kind.name(), x.dtype());
+    let (a, b) = (storage(op, x)?, storage(op, y)?);
+    let gpu = a.device();
     let out = GpuStorage::scratch(gpu, op, la.count())?;
     let info = Info::new().layout(la).layout(lb).upload(gpu)?;
-    let missing = || Error::Unsupported { op, dtype, device: "gpu".into() };
     // Integer division by zero is an error on the CPU, which a kernel cannot report.
     let whole = !matches!(kind, Binary::Div | Binary::Pow);
     let launch: fn(&Client, CubeCount, CubeDim, [BufferArg; 4], Binary) = match dtype {
@@ -67,10 +64,10 @@ pub(super) fn run(
         DType::F32 => |c, g, d, [a, b, i, o], k| binary_kernel::launch::<f32>(c, g, d, a, b, i, o, k),
         DType::I32 if whole => |c, g, d, [a, b, i, o], k| binary_kernel::launch::<i32>(c, g, d, a, b, i, o, k),
         DType::U32 if whole => |c, g, d, [a, b, i, o], k| binary_kernel::launch::<u32>(c, g, d, a, b, i, o, k),
-        _ => return Err(missing()),
+        _ => return Err(missing(op, dtype)),
     };
     gpu.run(op, la.count(), |client, grid, dim| {
         launch(client, grid, dim, [a.arg(), b.arg(), info.arg(), out.arg()], kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, la.dims(), dtype))
 }

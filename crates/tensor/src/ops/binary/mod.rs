@@ -1,6 +1,8 @@
 //! Elementwise operations of two tensors, broadcasting by NumPy's rule. Both have the same element type.
 
 pub(crate) mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 mod grad;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,7 @@ use crate::storage::Storage;
 use crate::{DType, Error, Result, Tensor};
 
 /// Which operation.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Binary {
     Add,
     Sub,
@@ -60,6 +62,8 @@ pub(crate) fn binary(kind: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         (Storage::Cpu(sa), Storage::Cpu(sb)) => with_element!(a.dtype(), T => Tensor::build::<T>(shape, |out| {
             cpu::run(kind, sa.slice::<T>(), &la, sb.slice::<T>(), &lb, out)
         }))?,
+        #[cfg(feature = "gpu")]
+        _ => gpu::run(kind, a, &la, b, &lb)?,
     };
     Ok(record(out, &[a, b], move |ctx| grad::backward(kind, ctx)))
 }

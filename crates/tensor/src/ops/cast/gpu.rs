@@ -3,15 +3,20 @@ use cubecl::prelude::*;
 use crate::gpu::{GpuStorage, Info, place};
 use crate::{DType, Error, Layout, Result};
 
-/// Bounds of the target type, as floats that it can hold.
+/// `v` moved into `low ..= high`; NaN becomes 0.
+#[cube]
+fn bounded(v: f32, low: f32, high: f32) -> f32 {
+    let inside = select(v < low, low, select(v > high, high, v));
+    select(v == v, inside, 0.0f32)
+}
+
+/// `info`: bounds of the target type as floats that it can hold, layout.
 #[cube(launch)]
 fn from_float_kernel<B: Numeric>(x: &[f32], info: &[u32], out: &mut [B]) {
     let i = ABSOLUTE_POS;
     if i < out.len() {
         let v = x[place(info, 2, i as u32) as usize];
-        let (low, high) = (f32::reinterpret(info[0]), f32::reinterpret(info[1]));
-        let bounded = select(v < low, low, select(v > high, high, v));
-        out[i] = B::cast_from(select(v == v, bounded, 0.0));
+        out[i] = B::cast_from(bounded(v, f32::reinterpret(info[0]), f32::reinterpret(info[1])));
     }
 }
 

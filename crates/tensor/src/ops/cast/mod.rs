@@ -1,6 +1,8 @@
 //! Casts between element types.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,10 @@ impl Tensor {
         }
         let out = match self.storage() {
             Storage::Cpu(s) => cpu::cast(s, self.layout(), self.dtype(), dtype)?,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(s) => {
+                Tensor::from_gpu(gpu::cast(s, self.layout(), self.dtype(), dtype)?, self.shape(), dtype)
+            }
         };
         if !(dtype.is_float() && self.dtype().is_float()) {
             return Ok(out);

@@ -1,8 +1,8 @@
 use cubecl::prelude::*;
 
 use super::Compare;
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{DType, Error, Layout, Result};
+use crate::gpu::{GpuStorage, Info, after, missing, place, storage};
+use crate::{DType, Layout, Result, Tensor};
 
 #[cube]
 fn holds<N: Numeric>(#[comptime] kind: Compare, a: N, b: N) -> bool {
@@ -27,25 +27,23 @@ fn compare_kernel<N: Numeric>(a: &[N], b: &[N], info: &[u32], out: &mut [u32], #
     }
 }
 
-pub(super) fn compare(
-    kind: Compare,
-    dtype: DType,
-    (a, la): (&GpuStorage, &Layout),
-    (b, lb): (&GpuStorage, &Layout),
-) -> Result<GpuStorage> {
-    let (gpu, op) = (a.device(), kind.name());
+/// `la` and `lb` are the operands' layouts, broadcast to the shape of the result.
+pub(super) fn compare(kind: Compare, x: &Tensor, la: &Layout, y: &Tensor, lb: &Layout) -> Result<Tensor> {
+    let op = kind.name();
+    let (a, b) = (storage(op, x)?, storage(op, y)?);
+    let gpu = a.device();
     let out = GpuStorage::scratch(gpu, op, la.count())?;
     let info = Info::new().layout(la).layout(lb).upload(gpu)?;
-    let launch: fn(&Client, CubeCount, CubeDim, [BufferArg; 4], Compare) = match dtype {
+    let launch: fn(&Client, CubeCount, CubeDim, [BufferArg; 4], Compare) = match x.dtype() {
         DType::F32 => |c, g, d, [a, b, i, o], k| compare_kernel::launch::<f32>(c, g, d, a, b, i, o, k),
         DType::I32 => |c, g, d, [a, b, i, o], k| compare_kernel::launch::<i32>(c, g, d, a, b, i, o, k),
         DType::U32 | DType::U8 | DType::Bool => {
             |c, g, d, [a, b, i, o], k| compare_kernel::launch::<u32>(c, g, d, a, b, i, o, k)
         }
-        _ => return Err(Error::Unsupported { op, dtype, device: "gpu".into() }),
+        dtype => return Err(missing(op, dtype)),
     };
     gpu.run(op, la.count(), |client, grid, dim| {
         launch(client, grid, dim, [a.arg(), b.arg(), info.arg(), out.arg()], kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, la.dims(), DType::Bool))
 }

@@ -1,6 +1,8 @@
 //! Comparisons, elementwise and broadcasting, to `Bool`.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +12,7 @@ use crate::storage::Storage;
 use crate::{Result, Tensor};
 
 /// Which comparison.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Compare {
     Eq,
     Ne,
@@ -40,6 +42,8 @@ fn compare(kind: Compare, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (la, lb) = (a.layout().broadcast(op, &shape)?, b.layout().broadcast(op, &shape)?);
     match (a.storage(), b.storage()) {
         (Storage::Cpu(sa), Storage::Cpu(sb)) => cpu::compare(kind, a.dtype(), sa, &la, sb, &lb),
+        #[cfg(feature = "gpu")]
+        _ => gpu::compare(kind, a, &la, b, &lb),
     }
 }
 

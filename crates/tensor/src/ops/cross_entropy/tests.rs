@@ -22,7 +22,7 @@ fn equals_its_reference_in_values_and_gradients() {
 fn uniform_logits_cost_the_logarithm_of_the_vocabulary() {
     let x = Tensor::full([3, 10], 100.0, crate::DType::F32, &Device::Cpu).unwrap();
     let loss = x.cross_entropy(&targets(&[0, 5, 9]), None).unwrap().to_scalar::<f32>().unwrap();
-    assert!((loss - 10f32.ln()).abs() < 1e-6);
+    assert!((loss - 10f32.ln()).abs() < 1e-5);
     let e = x.cross_entropy(&targets(&[0, 5, 10]), None).unwrap_err().to_string();
     assert!(e.contains("target 10"), "{e}");
     assert_eq!(x.cross_entropy(&targets(&[7, 7, 7]), Some(7)).unwrap().to_scalar::<f32>().unwrap(), 0.0);

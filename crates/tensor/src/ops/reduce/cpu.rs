@@ -46,7 +46,7 @@ impl Runs<'_> {
 /// Adds in `f32` lanes and `f64` between them: the error does not grow with the number of elements.
 fn sum_f32(x: &[f32]) -> f64 {
     let mut total = 0.0f64;
-    for block in x.chunks(1024) {
+    for block in x.chunks(256) {
         let mut lanes = [0f32; 16];
         let (head, tail) = block.as_chunks::<16>();
         for c in head {

@@ -36,7 +36,7 @@ fn short_kernel<N: Numeric>(x: &[N], info: &[u32], out: &mut [N], #[comptime] ki
         let run = info[0];
         let base = o as u32 * run;
         let mut acc = N::from_int(0);
-        if run > 0 {
+        if run > 0u32 {
             acc = x[place(info, 1, base) as usize];
         }
         let mut j = 1u32;
@@ -64,17 +64,17 @@ fn long_kernel<N: Numeric>(x: &[N], info: &[u32], out: &mut [N], #[comptime] kin
     }
     shared[UNIT_POS as usize] = acc;
     sync_cube();
-    let mut step = UNITS / 2;
-    while step > 0 {
+    let mut step = UNITS / 2u32;
+    while step > 0u32 {
         if UNIT_POS < step {
             let other = shared[(UNIT_POS + step) as usize];
             let mine = shared[UNIT_POS as usize];
             shared[UNIT_POS as usize] = combine::<N>(kind, mine, other);
         }
         sync_cube();
-        step /= 2;
+        step /= 2u32;
     }
-    if UNIT_POS == 0 && CUBE_POS < out.len() {
+    if UNIT_POS == 0u32 && CUBE_POS < out.len() {
         out[CUBE_POS] = shared[0];
     }
 }

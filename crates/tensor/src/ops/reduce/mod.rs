@@ -1,6 +1,8 @@
 //! Reductions over dimensions: sum, mean, max, min, argmax, argmin.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +12,7 @@ use crate::storage::Storage;
 use crate::{DType, Error, Result, Tensor};
 
 /// Which reduction.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Reduce {
     Sum,
     Max,
@@ -53,6 +55,12 @@ fn reduce(kind: Reduce, op: &'static str, x: &Tensor, dims: &[usize]) -> Result<
             cpu::reduce(kind, s.slice::<T>(), &layout, run, out);
             Ok(())
         })),
+        #[cfg(feature = "gpu")]
+        Storage::Gpu(s) => {
+            let layout = x.layout().permute(op, &order)?;
+            let results = shape.iter().product();
+            Ok(Tensor::from_gpu(gpu::reduce(kind, op, x.dtype(), s, &layout, run, results)?, shape, x.dtype()))
+        }
     }
 }
 
@@ -159,6 +167,12 @@ impl Tensor {
                 with_element!(self.dtype(), T => cpu::arg_extreme(kind, s.slice::<T>(), &layout, n, out));
                 Ok(())
             }),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(s) => {
+                let layout = self.layout().permute(op, &order)?;
+                let found = gpu::arg_extreme(kind, op, self.dtype(), s, &layout, n)?;
+                Ok(Tensor::from_gpu(found, without(self.shape(), &[dim]), DType::U32))
+            }
         }
     }
 

@@ -70,7 +70,7 @@ fn gradients_reach_every_element() {
 fn large_sums_stay_accurate() {
     let x = Tensor::full([300, 1000], 0.1, DType::F32, &Device::Cpu).unwrap();
     let s = x.sum_all().unwrap().to_scalar::<f32>().unwrap();
-    assert!((s - 30_000.0).abs() < 0.01, "{s}");
+    assert!((s - 30_000.0).abs() < 0.02, "{s}");
     let s = x.sum(&[0], false).unwrap().to_vec::<f32>().unwrap();
     assert!(s.iter().all(|v| (v - 30.0).abs() < 1e-4));
 }

@@ -8,14 +8,7 @@ use crate::autograd::record;
 use crate::ops::binary::same_kind;
 use crate::{DType, Error, Result, Tensor};
 
-/// Which elements of a head form a pair that is rotated together.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum RopeStyle {
-    /// `i` and `i + r/2`: GPT-NeoX, and Llama as Hugging Face stores it.
-    Half,
-    /// `2i` and `2i + 1`: the paper, and Llama as GGUF stores it.
-    Interleaved,
-}
+pub use imaginal_kernels::rope::RopeStyle;
 
 impl Tensor {
     /// Rotates the first `r` elements of each head: `x[b, t, h, d]`, `cos` and `sin` `[t, r/2]` of the angle of each

@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{Layout, Result};
+use crate::gpu::{GpuStorage, Info, after, place, storage};
+use crate::{Layout, Result, Tensor};
 
 /// Chooses words, whatever type they are of.
 #[cube(launch)]
@@ -19,16 +19,19 @@ fn select_kernel(cond: &[u32], a: &[u32], b: &[u32], info: &[u32], out: &mut [u3
     }
 }
 
+/// Each operand comes with its layout, broadcast to the shape of the result.
 pub(super) fn select(
-    (cond, lc): (&GpuStorage, &Layout),
-    (a, la): (&GpuStorage, &Layout),
-    (b, lb): (&GpuStorage, &Layout),
-) -> Result<GpuStorage> {
+    (cond, lc): (&Tensor, &Layout),
+    (a, la): (&Tensor, &Layout),
+    (b, lb): (&Tensor, &Layout),
+) -> Result<Tensor> {
+    let dtype = a.dtype();
+    let (cond, a, b) = (storage("select", cond)?, storage("select", a)?, storage("select", b)?);
     let gpu = cond.device();
     let out = GpuStorage::scratch(gpu, "select", lc.count())?;
     let info = Info::new().layout(lc).layout(la).layout(lb).upload(gpu)?;
     gpu.run("select", lc.count(), |client, grid, dim| {
         select_kernel::launch(client, grid, dim, cond.arg(), a.arg(), b.arg(), info.arg(), out.arg())
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, lc.dims(), dtype))
 }

@@ -1,6 +1,8 @@
 //! Choice by a condition, elementwise and broadcasting.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,8 @@ impl Tensor {
             (Storage::Cpu(c), Storage::Cpu(sa), Storage::Cpu(sb)) => {
                 cpu::select(a.dtype(), (c, &lc), (sa, &la), (sb, &lb))?
             }
+            #[cfg(feature = "gpu")]
+            _ => gpu::select((self, &lc), (a, &la), (b, &lb))?,
         };
         let cond = self.detach();
         Ok(record(out, &[a, b], move |ctx| {

@@ -1,12 +1,10 @@
 //! The selective state-space recurrence of Mamba-1 (Gu and Dao 2023).
 
-mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::autograd::record;
 use crate::ops::binary::same_kind;
-use crate::{DType, Error, Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 /// The inputs of [`Tensor::selective_scan`] besides `u`.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +33,7 @@ impl Tensor {
     /// # Errors
     /// Shapes do not fit, or types or devices differ.
     pub fn selective_scan(&self, s: &ScanInputs) -> Result<(Tensor, Tensor)> {
-        let (inputs, sizes) = self.check_scan(s)?;
-        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
-            return self.selective_scan_reference(s);
-        }
-        let (y, h, saved) = cpu::forward(self, s, sizes, inputs.iter().any(|t| t.tracks_grad()))?;
-        let (with_d, with_h0) = (s.d.is_some(), s.h0.is_some());
-        let y = record(y, &inputs, move |ctx| cpu::backward(ctx, with_d, with_h0, &saved, sizes));
-        Ok((y, h))
+        self.selective_scan_reference(s)
     }
 
     fn check_scan<'a>(&'a self, s: &ScanInputs<'a>) -> Result<(Vec<&'a Tensor>, Sizes)> {

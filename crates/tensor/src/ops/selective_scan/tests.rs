@@ -22,7 +22,7 @@ fn scan(x: &[Tensor], reference: bool, state: bool) -> Result<(Tensor, Tensor)> 
         a: &a,
         b: &x[3],
         c: &x[4],
-        d: state.then_some(&x[5]),
+        d: state.then(|| &x[5]),
         h0: state.then(|| &x[6]),
     };
     if reference { x[0].selective_scan_reference(&s) } else { x[0].selective_scan(&s) }

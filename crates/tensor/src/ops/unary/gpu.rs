@@ -1,8 +1,8 @@
 use cubecl::prelude::*;
 
 use super::Unary;
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{Layout, Result};
+use crate::gpu::{GpuStorage, Info, after, float_storage, place};
+use crate::{Result, Tensor};
 
 /// `√(2/π)`, of the tanh form of GELU.
 const GELU_SCALE: f32 = 0.797_884_6;
@@ -63,7 +63,7 @@ fn slope(#[comptime] kind: Unary, v: f32, g: f32) -> f32 {
         Unary::Rsqrt => -0.5 * v * v * v * g,
         Unary::Recip => -(v * v * g),
         Unary::Sqr => (v + v) * g,
-        Unary::Abs => select(v > 0.0, g, select(v < 0.0, -g, 0.0)),
+        Unary::Abs => select(v > 0.0, g, select(v < 0.0, -g, 0.0f32)),
         Unary::Sin => f32::cos(v) * g,
         Unary::Cos => -(f32::sin(v) * g),
         Unary::Tanh => (1.0 - v * v) * g,
@@ -81,7 +81,7 @@ fn slope(#[comptime] kind: Unary, v: f32, g: f32) -> f32 {
             let density = DENSITY * f32::exp(-0.5 * v * v);
             (0.5 * (1.0 + Erf::erf(v * SQRT_HALF)) + v * density) * g
         }
-        Unary::Relu => select(v > 0.0, g, 0.0),
+        Unary::Relu => select(v > 0.0, g, 0.0f32),
         Unary::Softplus => sigmoid(v) * g,
     }
 }
@@ -104,26 +104,27 @@ fn slope_kernel(v: &[f32], g: &[f32], info: &[u32], out: &mut [f32], #[comptime]
     }
 }
 
-pub(super) fn values(kind: Unary, x: &GpuStorage, layout: &Layout) -> Result<GpuStorage> {
-    let (gpu, op) = (x.device(), kind.name());
-    let out = GpuStorage::scratch(gpu, op, layout.count())?;
-    let info = Info::new().layout(layout).upload(gpu)?;
-    gpu.run(op, layout.count(), |client, grid, dim| {
-        value_kernel::launch(client, grid, dim, x.arg(), info.arg(), out.arg(), kind)
+pub(super) fn values(kind: Unary, x: &Tensor) -> Result<Tensor> {
+    let (op, n) = (kind.name(), x.elem_count());
+    let s = float_storage(op, x)?;
+    let gpu = s.device();
+    let out = GpuStorage::scratch(gpu, op, n)?;
+    let info = Info::new().layout(x.layout()).upload(gpu)?;
+    gpu.run(op, n, |client, grid, dim| {
+        value_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, x.shape(), x.dtype()))
 }
 
-pub(super) fn slopes(
-    kind: Unary,
-    (v, lv): (&GpuStorage, &Layout),
-    (g, lg): (&GpuStorage, &Layout),
-) -> Result<GpuStorage> {
-    let (gpu, op) = (v.device(), kind.name());
-    let out = GpuStorage::scratch(gpu, op, lv.count())?;
-    let info = Info::new().layout(lv).layout(lg).upload(gpu)?;
-    gpu.run(op, lv.count(), |client, grid, dim| {
-        slope_kernel::launch(client, grid, dim, v.arg(), g.arg(), info.arg(), out.arg(), kind)
+/// `g` times the slopes at `v`, of the same shape.
+pub(super) fn slopes(kind: Unary, v: &Tensor, g: &Tensor) -> Result<Tensor> {
+    let (op, n) = (kind.name(), v.elem_count());
+    let (sv, sg) = (float_storage(op, v)?, float_storage(op, g)?);
+    let gpu = sv.device();
+    let out = GpuStorage::scratch(gpu, op, n)?;
+    let info = Info::new().layout(v.layout()).layout(g.layout()).upload(gpu)?;
+    gpu.run(op, n, |client, grid, dim| {
+        slope_kernel::launch(client, grid, dim, sv.arg(), sg.arg(), info.arg(), out.arg(), kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, v.shape(), v.dtype()))
 }

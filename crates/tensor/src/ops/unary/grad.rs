@@ -33,6 +33,8 @@ fn slope_times(kind: Unary, v: &Tensor, g: &Tensor) -> Result<Tensor> {
                 Ok(())
             }))
         }
+        #[cfg(feature = "gpu")]
+        _ => super::gpu::slopes(kind, v, g),
     }
 }
 

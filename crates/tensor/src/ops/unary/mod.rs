@@ -1,6 +1,8 @@
 //! Elementwise functions of one float tensor. `f16` and `bf16` are computed in `f32` and rounded once.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod grad;
 #[cfg(test)]
 mod tests;
@@ -11,7 +13,7 @@ use crate::storage::Storage;
 use crate::{Result, Tensor};
 
 /// Which function.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Unary {
     Neg,
     Exp,
@@ -62,6 +64,8 @@ fn unary(kind: Unary, x: &Tensor) -> Result<Tensor> {
             cpu::values(kind, s.slice::<T>(), x.layout(), out);
             Ok(())
         }))?,
+        #[cfg(feature = "gpu")]
+        Storage::Gpu(_) => gpu::values(kind, x)?,
     };
     let saved = kind.slope_uses_result().then(|| out.clone());
     Ok(record(out, &[x], move |b| grad::backward(kind, b, saved.as_ref())))

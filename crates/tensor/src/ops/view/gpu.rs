@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
-use crate::gpu::{GpuDevice, GpuStorage, Info, after, place};
-use crate::{Layout, Result};
+use crate::gpu::{GpuDevice, GpuStorage, Info, after, place, storage};
+use crate::{Layout, Result, Tensor};
 
 /// Copies words, whatever type they are of, from one strided view to another.
 #[cube(launch)]
@@ -43,4 +43,14 @@ pub(crate) fn fill(gpu: &GpuDevice, n: usize, word: u32) -> Result<GpuStorage> {
     let out = GpuStorage::scratch(gpu, "full", n)?;
     gpu.run("full", n, |client, grid, dim| fill_kernel::launch(client, grid, dim, out.arg(), word))?;
     Ok(out)
+}
+
+/// [`Tensor::copy_into`], its arguments checked.
+pub(super) fn copy_into(x: &mut Tensor, dim: usize, start: usize, src: &Tensor) -> Result<()> {
+    let op = "copy_into";
+    if !x.claim_gpu_storage() {
+        *x = x.deep_copy()?;
+    }
+    let target = x.layout().narrow(op, dim, start, src.dim(dim)?)?;
+    copy(op, storage(op, src)?, src.layout(), storage(op, x)?, &target)
 }

@@ -1,13 +1,15 @@
 //! Views: other shapes and ranges of the same storage, without a copy; and the copy that makes a view dense.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
 use crate::autograd::record;
 use crate::dtype::with_element;
 use crate::storage::Storage;
-use crate::{Element, Error, Result, Shape, Tensor};
+use crate::{Error, Result, Shape, Tensor};
 
 impl Tensor {
     /// The same elements, row-major, in another shape; a view where the strides allow one, else a copy.
@@ -139,6 +141,10 @@ impl Tensor {
                 let source = s.slice::<T>();
                 Tensor::build::<T>(self.shape(), |out| { cpu::copy_strided(source, self.layout(), out); Ok(()) })
             })?,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(s) => {
+                Tensor::from_gpu(gpu::dense("contiguous", s, self.layout())?, self.shape(), self.dtype())
+            }
         };
         let out = if out.dtype() == self.dtype() { out } else { out.with_dtype(self.dtype()) };
         Ok(record(out, &[self], |b| Ok(vec![Some(b.grad.clone())])))
@@ -157,15 +163,20 @@ impl Tensor {
         if self.device() != src.device() {
             return Err(Error::DeviceMismatch { op, lhs: self.device().to_string(), rhs: src.device().to_string() });
         }
-        let target = self.layout().narrow(op, dim, start, src.dim(dim)?)?;
-        if target.dims() != src.shape() {
-            return Err(Error::shapes(op, target.dims(), src.shape()));
+        let written = self.layout().narrow(op, dim, start, src.dim(dim)?)?;
+        if written.dims() != src.shape() {
+            return Err(Error::shapes(op, written.dims(), src.shape()));
+        }
+        #[cfg(feature = "gpu")]
+        if let Storage::Gpu(_) = self.storage() {
+            return gpu::copy_into(self, dim, start, src);
         }
         with_element!(self.dtype(), T => {
             if self.unique_slice_mut::<T>().is_none() {
                 *self = self.deep_copy()?;
             }
             let base = self.layout().offset();
+            let target = self.layout().narrow(op, dim, start, src.dim(dim)?)?;
             match self.unique_slice_mut::<T>() {
                 Some(out) => {
                     cpu::write_strided(src.cpu_storage::<T>(op)?, src.layout(), out, &target, base);
@@ -181,6 +192,10 @@ impl Tensor {
     /// # Errors
     /// The device refuses.
     pub fn deep_copy(&self) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Storage::Gpu(s) = self.storage() {
+            return Ok(Tensor::from_gpu(gpu::dense("deep_copy", s, self.layout())?, self.shape(), self.dtype()));
+        }
         let dense = crate::no_grad(|| self.contiguous())?;
         let out = with_element!(self.dtype(), T => {
             Tensor::build::<T>(self.shape(), |out| {
