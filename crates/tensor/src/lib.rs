@@ -36,6 +36,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "gpu")]
 pub use gpu::GpuDevice;
 pub use layout::{Layout, Shape};
+pub use ops::adamw::AdamW;
 pub use ops::attention::AttentionOpts;
 pub use ops::rope::RopeStyle;
 pub use ops::selective_scan::ScanInputs;

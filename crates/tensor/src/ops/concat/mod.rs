@@ -1,6 +1,8 @@
 //! Tensors joined and taken apart along a dimension.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,8 @@ impl Tensor {
             Storage::Cpu(_) => with_element!(first.dtype(), T => {
                 build_as::<T>(shape, first.dtype(), |out| cpu::cat(&parts, dim, out))
             })?,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => gpu::cat(&parts, dim, shape)?,
         };
         Ok(record(out, &parts, move |b| {
             let mut start = 0;

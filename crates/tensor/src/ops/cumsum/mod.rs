@@ -21,6 +21,8 @@ fn running(op: &'static str, x: &Tensor, dim: usize, reverse: bool) -> Result<Te
                 Ok(())
             }))?
         }
+        #[cfg(feature = "gpu")]
+        Storage::Gpu(_) => return Err(crate::gpu::missing(op, x.dtype())),
     };
     Ok(record(out, &[x], move |b| Ok(vec![Some(running(op, b.grad, dim, !reverse)?)])))
 }

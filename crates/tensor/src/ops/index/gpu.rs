@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{Layout, Result};
+use crate::gpu::{GpuStorage, Info, after, float_storage, place, storage};
+use crate::{Layout, Result, Tensor};
 
 /// `info`: stride of the indexed dimension, layout of `x` without it (its size that of the result, its stride 0), layout
 /// of the indices. Moves words, whatever type they are of.
@@ -38,57 +38,110 @@ fn scatter_add_kernel(x: &[f32], ids: &[u32], src: &[f32], info: &[u32], out: &m
     }
 }
 
-/// The layout with dimension `dim` of another size, in which nothing moves along it; and its stride.
-fn still(layout: &Layout, dim: usize, size: usize) -> Result<(Layout, usize)> {
-    let one = layout.narrow("index", dim, 0, layout.dims()[dim].min(1))?;
-    let mut shape = one.dims().to_vec();
-    shape[dim] = size;
+/// The layout with dimension `dim` replaced by `sizes`, along which nothing moves; and the stride it had.
+fn still(layout: &Layout, dim: usize, sizes: &[usize]) -> Result<(Layout, usize)> {
+    let shape = [&layout.dims()[..dim], sizes, &layout.dims()[dim + 1..]].concat();
     if layout.dims()[dim] == 0 {
         // Nothing will be read.
         return Ok((Layout::contiguous(shape), 0));
     }
+    let mut one = layout.narrow("index", dim, 0, 1)?.remove_dim(dim);
+    for _ in sizes {
+        one = one.insert_dim(dim);
+    }
     Ok((one.broadcast("index", &shape)?, layout.strides()[dim]))
 }
 
-/// `out[.., i, ..] = x[.., ids[.., i, ..], ..]`; the indices have the shape of the result (a broadcast view will do) and
-/// have been checked.
-pub(super) fn gather(
-    op: &'static str,
-    dim: usize,
-    (x, lx): (&GpuStorage, &Layout),
-    (ids, li): (&GpuStorage, &Layout),
-) -> Result<GpuStorage> {
-    let gpu = x.device();
+/// The layout of the indices, as often as each is used: with `behind` more dimensions, broadcast to `shape`.
+fn spread(ids: &Layout, behind: usize, shape: &[usize]) -> Result<Layout> {
+    let mut layout = ids.clone();
+    for _ in 0..behind {
+        layout = layout.insert_dim(layout.dims().len());
+    }
+    layout.broadcast("index", shape)
+}
+
+/// [`Tensor::index_select`], its indices checked; `shape` is that of the result.
+pub(super) fn index_select(x: &Tensor, dim: usize, ids: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
+    let around = still(x.layout(), dim, ids.shape())?;
+    pick("index_select", x, around, ids, &spread(ids.layout(), x.rank() - dim - 1, &shape)?)
+}
+
+/// [`Tensor::gather`], its indices checked.
+pub(super) fn gather(x: &Tensor, dim: usize, ids: &Tensor) -> Result<Tensor> {
+    let region = region(x.layout(), dim, ids.shape())?;
+    pick("gather", x, still(&region, dim, &[ids.shape()[dim]])?, ids, ids.layout())
+}
+
+fn pick(op: &'static str, x: &Tensor, around: (Layout, usize), ids: &Tensor, li: &Layout) -> Result<Tensor> {
+    let (sx, si) = (storage(op, x)?, storage(op, ids)?);
+    let gpu = sx.device();
     let out = GpuStorage::scratch(gpu, op, li.count())?;
-    let (around, stride) = still(lx, dim, li.dims()[dim])?;
-    let info = Info::new().number(stride).layout(&around).layout(li).upload(gpu)?;
+    let info = Info::new().number(around.1).layout(&around.0).layout(li).upload(gpu)?;
     gpu.run(op, li.count(), |client, grid, dim| {
-        gather_kernel::launch(client, grid, dim, x.arg(), ids.arg(), info.arg(), out.arg())
+        gather_kernel::launch(client, grid, dim, sx.arg(), si.arg(), info.arg(), out.arg())
     })?;
+    Ok(Tensor::from_gpu(out, li.dims(), x.dtype()))
+}
+
+/// The part of `x` whose sizes besides `dim` are those of `shape`.
+fn region(x: &Layout, dim: usize, shape: &[usize]) -> Result<Layout> {
+    let mut region = x.clone();
+    for d in (0..shape.len()).filter(|&d| d != dim) {
+        region = region.narrow("index", d, 0, shape[d])?;
+    }
+    Ok(region)
+}
+
+/// [`Tensor::index_add`], its indices checked.
+pub(super) fn index_add(x: &Tensor, dim: usize, ids: &Tensor, src: &Tensor) -> Result<Tensor> {
+    // The dimensions of the indices become one.
+    let (n, flat) = (ids.elem_count(), ids.reshape(ids.elem_count())?);
+    let mut shape = x.shape().to_vec();
+    shape[dim] = n;
+    let src = crate::no_grad(|| src.reshape(&shape))?;
+    let li = spread(flat.layout(), x.rank() - dim - 1, &shape)?;
+    Ok(Tensor::from_gpu(add("index_add", x, x.layout(), dim, (&flat, &li), &src)?, x.shape(), x.dtype()))
+}
+
+/// [`Tensor::scatter_add`], its indices checked.
+pub(super) fn scatter_add(x: &Tensor, dim: usize, ids: &Tensor, src: &Tensor) -> Result<Tensor> {
+    let op = "scatter_add";
+    let touched = region(x.layout(), dim, ids.shape())?;
+    let sums = add(op, x, &touched, dim, (ids, ids.layout()), src)?;
+    if touched.dims() == x.shape() {
+        return Ok(Tensor::from_gpu(sums, x.shape(), x.dtype()));
+    }
+    // Elements beyond the indices stay as they are.
+    let out = x.deep_copy()?;
+    let to = region(out.layout(), dim, ids.shape())?;
+    crate::ops::view::gpu::copy(op, &sums, &Layout::contiguous(touched.dims()), storage(op, &out)?, &to)?;
     Ok(out)
 }
 
-/// `x` with `src[.., i, ..]` added at `[.., ids[.., i, ..], ..]`, dense; indices and `src` have one shape, that of `x`
-/// besides `dim`, and the indices have been checked.
-pub(super) fn scatter_add(
+/// The view `lx` of `x` with elements of `src` added, dense. Indices and `src` have the sizes of the view besides `dim`.
+fn add(
     op: &'static str,
+    x: &Tensor,
+    lx: &Layout,
     dim: usize,
-    (x, lx): (&GpuStorage, &Layout),
-    (ids, li): (&GpuStorage, &Layout),
-    (src, ls): (&GpuStorage, &Layout),
+    (ids, li): (&Tensor, &Layout),
+    src: &Tensor,
 ) -> Result<GpuStorage> {
-    let gpu = x.device();
+    let (sx, si, ss) = (float_storage(op, x)?, storage(op, ids)?, float_storage(op, src)?);
+    let gpu = sx.device();
     let out = GpuStorage::scratch(gpu, op, lx.count())?;
     let size = lx.dims()[dim];
     let inner: usize = lx.dims()[dim + 1..].iter().product();
-    let ((around_ids, stride_ids), (around_src, stride_src)) = (still(li, dim, size)?, still(ls, dim, size)?);
+    let (around_ids, stride_ids) = still(li, dim, &[size])?;
+    let (around_src, stride_src) = still(src.layout(), dim, &[size])?;
     let mut info = Info::new();
     for n in [size, inner, li.dims()[dim], stride_ids, stride_src] {
         info = info.number(n);
     }
     let info = info.layout(&around_ids).layout(&around_src).layout(lx).upload(gpu)?;
     gpu.run(op, lx.count(), |client, grid, dim| {
-        scatter_add_kernel::launch(client, grid, dim, x.arg(), ids.arg(), src.arg(), info.arg(), out.arg())
+        scatter_add_kernel::launch(client, grid, dim, sx.arg(), si.arg(), ss.arg(), info.arg(), out.arg())
     })?;
     Ok(out)
 }

@@ -5,6 +5,8 @@
 //! Indices are `u32`, `i32` or `i64`, and all of them are checked before anything is read or written.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +62,11 @@ impl Tensor {
                     Ok(())
                 }))?
             }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => {
+                indices(op, ids, self.shape()[dim])?;
+                gpu::index_select(self, dim, ids, shape)?
+            }
         };
         let ids = ids.detach();
         Ok(record(out, &[self], move |b| {
@@ -88,6 +95,11 @@ impl Tensor {
                 let list = indices(op, ids, self.shape()[dim])?;
                 widened(self, src, |x, src| cpu::add_slices(x, around(self.shape(), dim), &list, src))?
             }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => {
+                indices(op, ids, self.shape()[dim])?;
+                gpu::index_add(self, dim, ids, src)?
+            }
         };
         let ids = ids.detach();
         Ok(record(out, &[self, src], move |b| {
@@ -110,6 +122,11 @@ impl Tensor {
                 with_element!(self.dtype(), T => build_as::<T>(ids.shape(), self.dtype(), |out| {
                     cpu::gather(s.slice::<T>(), self.layout(), dim, &list, out, ids.shape())
                 }))?
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => {
+                indices(op, ids, self.shape()[dim])?;
+                gpu::gather(self, dim, ids)?
             }
         };
         let ids = ids.detach();
@@ -136,6 +153,11 @@ impl Tensor {
             Storage::Cpu(_) => {
                 let list = indices(op, ids, self.shape()[dim])?;
                 widened(self, src, |x, src| cpu::scatter_add(x, dim, &list, src))?
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => {
+                indices(op, ids, self.shape()[dim])?;
+                gpu::scatter_add(self, dim, ids, src)?
             }
         };
         let ids = ids.detach();

@@ -34,12 +34,15 @@ pub(super) fn f32(a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
     let ((ars, acs), (brs, bcs)) = (strides(a), strides(b));
     let (x, y) = (a.cpu_storage::<f32>("matmul")?, b.cpu_storage::<f32>("matmul")?);
     Tensor::build::<f32>(shape, |out| {
-        if out.is_empty() {
+        if k == 0 {
+            out.fill(0.0);
+        }
+        if k == 0 || out.is_empty() {
             return Ok(());
         }
         let (ba, bb) = (batch(a.layout()), batch(b.layout()));
-        let at = |o: usize| MatRef { data: if k == 0 { &[] } else { &x[o..] }, rs: ars, cs: acs };
-        let bt = |o: usize| MatRef { data: if k == 0 { &[] } else { &y[o..] }, rs: brs, cs: bcs };
+        let at = |o: usize| MatRef { data: &x[o..], rs: ars, cs: acs };
+        let bt = |o: usize| MatRef { data: &y[o..], rs: brs, cs: bcs };
         match (ba.step, bb.step) {
             (Some(sa), Some(sb)) if ba.offsets.len() > 1 => gemm_batch(
                 ba.offsets.len(),
@@ -67,12 +70,15 @@ pub(super) fn f64(a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
     let ((ars, acs), (brs, bcs)) = (strides(a), strides(b));
     let (x, y) = (a.cpu_storage::<f64>("matmul")?, b.cpu_storage::<f64>("matmul")?);
     Tensor::build::<f64>(shape, |out| {
-        if out.is_empty() {
+        if k == 0 {
+            out.fill(0.0);
+        }
+        if k == 0 || out.is_empty() {
             return Ok(());
         }
         each(out, m * n, &batch(a.layout()), &batch(b.layout()), |c, oa, ob| {
-            let at = MatRef64 { data: if k == 0 { &[] } else { &x[oa..] }, rs: ars, cs: acs };
-            let bt = MatRef64 { data: if k == 0 { &[] } else { &y[ob..] }, rs: brs, cs: bcs };
+            let at = MatRef64 { data: &x[oa..], rs: ars, cs: acs };
+            let bt = MatRef64 { data: &y[ob..], rs: brs, cs: bcs };
             gemm_f64(m, n, k, at, bt, c, n, false);
         });
         Ok(())

@@ -1,7 +1,7 @@
 use cubecl::prelude::*;
 
-use crate::gpu::{GpuStorage, Info, after, place};
-use crate::{Layout, Result, Shape};
+use crate::gpu::{GpuStorage, Info, after, float_storage, place};
+use crate::{Layout, Result, Tensor};
 
 /// Side of the tile of the result that a workgroup computes, one element per thread.
 const TILE: u32 = 16;
@@ -56,30 +56,31 @@ fn matmul_kernel(a: &[f32], b: &[f32], info: &[u32], out: &mut [f32]) {
     }
 }
 
-/// `a[.., m, k] · b[.., k, n]`, dense; both have the same batch dimensions, of any strides.
-pub(super) fn matmul(a: (&GpuStorage, &Layout), b: (&GpuStorage, &Layout)) -> Result<GpuStorage> {
+/// `x[.., m, k] · y[.., k, n]`, dense; both have the same leading dimensions, of any strides.
+pub(super) fn matmul(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let op = "matmul";
-    let gpu = a.0.device();
-    let split = |l: &Layout| -> Result<(Layout, [usize; 2], [usize; 2])> {
-        let lead = l.dims().len() - 2;
-        let mut batch = l.clone();
-        for _ in 0..2 {
-            batch = batch.narrow(op, lead, 0, l.dims()[lead].min(1))?.remove_dim(lead);
-        }
-        Ok((batch, [l.dims()[lead], l.dims()[lead + 1]], [l.strides()[lead], l.strides()[lead + 1]]))
-    };
-    let ((batch_a, [m, k], sa), (batch_b, [_, n], sb)) = (split(a.1)?, split(b.1)?);
-    let batches = Shape::from(batch_a.dims()).checked_count().unwrap_or(0);
-    let out = GpuStorage::scratch(gpu, op, batches * m * n)?;
-    let mut info = Info::new();
-    for x in [m, n, k, sa[0], sa[1], sb[0], sb[1]] {
-        info = info.number(x);
+    let (a, b) = (float_storage(op, x)?, float_storage(op, y)?);
+    let gpu = a.device();
+    let lead = x.rank() - 2;
+    let (m, k, n) = (x.shape()[lead], x.shape()[lead + 1], y.shape()[lead + 1]);
+    let (shape, batches) = ([&x.shape()[..lead], &[m, n]].concat(), x.shape()[..lead].iter().product::<usize>());
+    if batches * m * n == 0 || k == 0 {
+        return Tensor::zeros(shape, x.dtype(), x.device());
     }
-    let info = info.layout(&batch_a).layout(&batch_b).upload(gpu)?;
+    let leading = |l: &Layout| -> Result<Layout> {
+        Ok(l.narrow(op, lead, 0, 1)?.remove_dim(lead).narrow(op, lead, 0, 1)?.remove_dim(lead))
+    };
+    let out = GpuStorage::scratch(gpu, op, batches * m * n)?;
+    let (sa, sb) = (&x.layout().strides()[lead..], &y.layout().strides()[lead..]);
+    let mut info = Info::new();
+    for number in [m, n, k, sa[0], sa[1], sb[0], sb[1]] {
+        info = info.number(number);
+    }
+    let info = info.layout(&leading(x.layout())?).layout(&leading(y.layout())?).upload(gpu)?;
     let tile = TILE as usize;
     let groups = batches * m.div_ceil(tile) * n.div_ceil(tile);
     gpu.run_groups(op, groups, CubeDim::new_2d(TILE, TILE), |client, grid, dim| {
-        matmul_kernel::launch(client, grid, dim, a.0.arg(), b.0.arg(), info.arg(), out.arg())
+        matmul_kernel::launch(client, grid, dim, a.arg(), b.arg(), info.arg(), out.arg())
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, shape, x.dtype()))
 }

@@ -1,6 +1,8 @@
 //! Matrix products, batched and broadcast over leading dimensions.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,8 @@ impl Tensor {
         let with = |r: usize, c: usize| batch.iter().copied().chain([r, c]).collect::<Vec<_>>();
         let (a, b) = (self.detach().broadcast_as(with(*m, *k))?, other.detach().broadcast_as(with(*k, *n))?);
         let out = match self.dtype() {
+            #[cfg(feature = "gpu")]
+            _ if !self.device().is_cpu() => gpu::matmul(&a, &b)?,
             DType::F32 => cpu::f32(&a, &b, with(*m, *n))?,
             DType::F64 => cpu::f64(&a, &b, with(*m, *n))?,
             half @ (DType::F16 | DType::BF16) => {
