@@ -33,8 +33,8 @@ impl TokenKind {
         }
     }
 
-    /// Whether decoding leaves the token out when it skips special tokens.
-    pub(super) fn is_special(self) -> bool {
+    /// Whether it steers the model instead of standing for text: decoding leaves it out when it skips special tokens.
+    pub fn is_special(self) -> bool {
         matches!(self, TokenKind::Control | TokenKind::Unknown)
     }
 }
