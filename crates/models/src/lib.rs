@@ -1,1 +1,38 @@
 //! The table of architectures and the one decoder.
+//!
+//! An architecture is a row of [`ARCHS`]: which blocks make a layer and how its keys and tensors are called in GGUF
+//! files and Hugging Face checkpoints. [`Config`] is such a row with its sizes, read from a file and checked; a
+//! [`Model`] is a configuration with its parameters; [`Loaded::open`] does all of it.
+//!
+//! ```no_run
+//! use imaginal_models::{LoadOptions, Loaded, Model, Rows};
+//! # fn main() -> imaginal_models::Result<()> {
+//! let loaded = Loaded::open("model.gguf", &LoadOptions::default())?;
+//! let mut state = loaded.model.state(1)?;
+//! let logits = loaded.model.forward(&Model::ids(&[1, 2, 3])?, Some(&mut state), Rows::Last)?;
+//! assert_eq!(logits.shape(), [1, 1, loaded.model.config().vocab()]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod arch;
+pub mod blocks;
+mod config;
+mod decoder;
+mod error;
+mod fields;
+mod load;
+mod save;
+mod state;
+mod tensors;
+
+pub use arch::{ARCHS, Arch};
+pub use blocks::{BlockConfig, BlockRow};
+pub use config::Config;
+pub use decoder::{LanguageModel, Model, Rows};
+pub use error::{Error, Problem, Result};
+pub use imaginal_nn::State;
+pub use load::{LoadOptions, Loaded};
+pub use save::SaveOptions;
+pub use state::ModelState;
+pub use tensors::{Map, TensorSpec};

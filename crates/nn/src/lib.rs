@@ -1,1 +1,30 @@
 //! Layers, weights in any format, parameters by name, state.
+//!
+//! There is one definition of each layer, for training and for generating: with a state a layer goes on where it
+//! stopped, without one it starts from nothing, and gradients flow through everything but packed weights. A layer is
+//! built from a [`Source`]: fresh values by seed ([`Fresh`]), or a file (see `imaginal-models`).
+//!
+//! Errors are those of the tensor operations; a layer adds none of its own.
+
+mod attention;
+mod init;
+mod linear;
+mod mamba;
+mod mlp;
+mod module;
+mod param;
+mod rope;
+pub mod state;
+mod weight;
+
+pub use attention::{Attention, AttentionConfig};
+pub use imaginal_tensor::{Error, Result, RopeStyle};
+pub use init::{Fresh, Init, Rng, Source};
+pub use linear::{Embedding, Linear, RmsNorm};
+pub use mamba::{Mamba, MambaConfig};
+pub use mlp::{Mlp, MlpConfig};
+pub use module::{Module, Slot, join};
+pub use param::Param;
+pub use rope::{Rope, RopeConfig, RopeScaling};
+pub use state::{KvState, RecurrentState, State};
+pub use weight::Weight;

@@ -1,0 +1,101 @@
+use imaginal_nn::MambaConfig;
+
+use super::Keys;
+use crate::config::{Shared, WIDTH};
+use crate::fields::{Fields, Key};
+use crate::tensors::{Map, Specs};
+
+/// What an architecture fixes of its selective state space.
+#[derive(Copy, Clone, Debug)]
+pub struct MambaRow {
+    /// Where its tensors are within a layer of a Hugging Face checkpoint: `mixer`.
+    pub hf: &'static str,
+}
+
+const INNER: Key = Key::new(&["ssm.inner_size"], &[]);
+const EXPAND: Key = Key::new(&[], &["expand"]);
+const STATE: Key = Key::new(&["ssm.state_size"], &["state_size", "d_state"]);
+const CONV: Key = Key::new(&["ssm.conv_kernel"], &["conv_kernel", "d_conv"]);
+const RANK: Key = Key::new(&["ssm.time_step_rank"], &["time_step_rank"]);
+const BIAS: Key = Key::new(&[], &["use_bias"]);
+const CONV_BIAS: Key = Key::new(&[], &["use_conv_bias"]);
+const INNER_NORMS: Key = Key::new(&["ssm.dt_b_c_rms"], &[]);
+const ACTIVATION: Key = Key::new(&[], &["hidden_act"]);
+
+/// Longest convolution and widest state that any model comes near.
+const MOST: usize = 4096;
+
+impl MambaRow {
+    pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> MambaConfig {
+        if let Some(name) = f.text(&ACTIVATION)
+            && name != "silu"
+            && name != "swish"
+        {
+            f.problem("hidden_act", format!("{name:?} is not supported; silu is"));
+        }
+        if f.flag(&INNER_NORMS, false) {
+            f.problem(f.name(&INNER_NORMS), "norms of dt, B and C are not supported");
+        }
+        let hidden = shared.hidden;
+        let gguf = f.is_gguf();
+        let default = |x: usize| if gguf { None } else { Some(x) };
+        let inner = if gguf {
+            f.size(&INNER, None, WIDTH)
+        } else {
+            // transformers computes it from `expand`, whatever `intermediate_size` says.
+            ((f.float(&EXPAND, Some(2.0), 0.0, 1024.0) * hidden as f64) as usize).max(1)
+        };
+        let dt_rank = match f.is_text(&RANK, "auto") {
+            true => hidden.div_ceil(16),
+            false => f.size(&RANK, default(hidden.div_ceil(16)), WIDTH),
+        };
+        MambaConfig {
+            hidden,
+            inner,
+            state: f.size(&STATE, default(16), MOST),
+            conv: f.size(&CONV, default(4), MOST),
+            dt_rank,
+            bias: f.flag(&BIAS, false),
+            conv_bias: if gguf { present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
+            layers: shared.layers,
+        }
+    }
+
+    pub(super) fn tensors(&self, c: &MambaConfig, specs: &mut Specs) {
+        let hf = |name: &str| format!("{}.{name}", self.hf);
+        specs.linear("ssm_in", &hf("in_proj"), [2 * c.inner, c.hidden], c.bias, None);
+        if c.bias {
+            specs.without_gguf();
+        }
+        specs.add("ssm_conv1d.weight", &[&hf("conv1d.weight")], &[c.inner, c.conv], false).hf_shape =
+            Some(vec![c.inner, 1, c.conv]);
+        if c.conv_bias {
+            specs.add("ssm_conv1d.bias", &[&hf("conv1d.bias")], &[c.inner], false);
+        }
+        specs.linear("ssm_x", &hf("x_proj"), [c.dt_rank + 2 * c.state, c.inner], false, None);
+        specs.linear("ssm_dt", &hf("dt_proj"), [c.inner, c.dt_rank], true, None);
+        let a = specs.add("ssm_a_log", &[&hf("A_log")], &[c.inner, c.state], false);
+        a.gguf = a.gguf.take().map(|name| name.replace("ssm_a_log", "ssm_a"));
+        a.map = Map::NegExp;
+        specs.add("ssm_d", &[&hf("D")], &[c.inner], false);
+        specs.linear("ssm_out", &hf("out_proj"), [c.hidden, c.inner], c.bias, None);
+        if c.bias {
+            specs.without_gguf();
+        }
+    }
+}
+
+pub(super) fn write(c: &MambaConfig, keys: &mut Keys) -> Result<(), String> {
+    if c.bias {
+        return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
+    }
+    // Readers of the format ask for the keys of attention and feed-forward too.
+    keys.push(("feed_forward_length", 0u32.into()));
+    keys.push(("attention.head_count", 0u32.into()));
+    keys.push(("ssm.conv_kernel", (c.conv as u32).into()));
+    keys.push(("ssm.inner_size", (c.inner as u32).into()));
+    keys.push(("ssm.state_size", (c.state as u32).into()));
+    keys.push(("ssm.time_step_rank", (c.dt_rank as u32).into()));
+    keys.push(("ssm.dt_b_c_rms", false.into()));
+    Ok(())
+}

@@ -1,0 +1,324 @@
+use std::sync::Arc;
+
+use imaginal_nn::{
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Param, RmsNorm, Rope, Slot, Source, State,
+    join,
+};
+use imaginal_numeric::Format;
+use imaginal_tensor::{DType, Device, Tensor, no_grad};
+
+use crate::blocks::BlockConfig;
+use crate::state::{BlockState, ModelState};
+use crate::{Config, Error, Result};
+
+/// Which positions of the input get logits.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// All of them.
+    All,
+    /// The last one, for generating.
+    Last,
+}
+
+/// A language model: tokens in, logits out. One definition for every architecture of the table, for training and for
+/// generating.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    device: Device,
+    embedding: Embedding,
+    layers: Vec<Vec<SubLayer>>,
+    norm: RmsNorm,
+    head: Linear,
+}
+
+#[derive(Debug)]
+struct SubLayer {
+    norm_name: &'static str,
+    norm: RmsNorm,
+    block: Block,
+}
+
+#[derive(Debug)]
+enum Block {
+    Attention(Attention),
+    Mlp(Mlp),
+    Mamba(Mamba),
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor, state: Option<&mut BlockState>) -> imaginal_nn::Result<Tensor> {
+        match (self, state) {
+            (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
+            (Block::Mamba(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
+            (Block::Attention(b), None) => b.forward(x, None),
+            (Block::Mamba(b), None) => b.forward(x, None),
+            (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
+            _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
+        }
+    }
+}
+
+/// Fresh models larger than this are surely a mistake in the settings.
+const MOST_PARAMETERS: usize = 1 << 36;
+
+impl Model {
+    /// A model with fresh values by seed, ready to be trained.
+    ///
+    /// # Errors
+    /// It does not fit in memory.
+    pub fn new(config: &Config, seed: u64, device: &Device) -> Result<Model> {
+        if config.parameters() > MOST_PARAMETERS {
+            return Err(Error::Argument(format!("a model of {} parameters is too large", config.parameters())));
+        }
+        let model = Model::from_source(config.clone(), &mut Fresh::new(seed, device))?;
+        model.set_trainable(true)?;
+        Ok(model)
+    }
+
+    /// A model whose tensors come from `source`.
+    pub(crate) fn from_source(config: Config, source: &mut dyn Source) -> Result<Model> {
+        let device = source.device();
+        let init = Init::Normal { std: 0.02 };
+        let embedding = Embedding::new(source, "token_embd", config.vocab(), config.hidden(), init)?;
+        let mut ropes: Vec<Arc<Rope>> = Vec::new();
+        let mut layers = Vec::with_capacity(config.layers().len());
+        for (i, layer) in config.layers().iter().enumerate() {
+            let prefix = format!("blk.{i}");
+            let mut subs = Vec::with_capacity(layer.len());
+            for (row, block) in config.arch().layer.iter().zip(layer) {
+                let norm = RmsNorm::new(source, &join(&prefix, row.norm), config.hidden(), config.eps())?;
+                let block = match block {
+                    BlockConfig::Attention(c) => {
+                        let shared = ropes.iter().find(|r| *r.config() == c.rope).cloned();
+                        let rope = shared.unwrap_or_else(|| {
+                            ropes.push(Arc::new(Rope::new(c.rope.clone(), &device)));
+                            ropes[ropes.len() - 1].clone()
+                        });
+                        Block::Attention(Attention::new(source, &prefix, c, rope)?)
+                    }
+                    BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
+                    BlockConfig::Mamba(c) => Block::Mamba(Mamba::new(source, &prefix, c)?),
+                };
+                subs.push(SubLayer { norm_name: row.norm, norm, block });
+            }
+            layers.push(subs);
+        }
+        let norm = RmsNorm::new(source, "output_norm", config.hidden(), config.eps())?;
+        let head = match config.tied() {
+            true => Linear::from_weight(embedding.weight().clone(), None),
+            false => Linear::new(source, "output", config.hidden(), config.vocab(), false, init)?,
+        };
+        Ok(Model { config, device, embedding, layers, norm, head })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// An empty state for `batch` sequences of equal length.
+    ///
+    /// # Errors
+    /// It does not fit in memory.
+    pub fn state(&self, batch: usize) -> Result<ModelState> {
+        let blocks = self
+            .layers
+            .iter()
+            .flatten()
+            .zip(self.config.layers().iter().flatten())
+            .map(|(sub, config)| match (&sub.block, config) {
+                (Block::Mamba(m), _) => Ok(BlockState::Recurrent(m.state(batch)?)),
+                (Block::Attention(_), BlockConfig::Attention(c)) => {
+                    Ok(BlockState::Kv(KvState::new(batch, c.kv_heads, c.head_dim, &self.device)))
+                }
+                _ => Ok(BlockState::None),
+            })
+            .collect::<Result<_>>()?;
+        Ok(ModelState { batch, len: 0, blocks })
+    }
+
+    /// Logits `[b, t, vocab]` (`[b, 1, vocab]` for [`Rows::Last`]) of the token that follows each of `ids` (u32
+    /// `[b, t]`).
+    ///
+    /// With a state the tokens stand after those it has seen, and it grows by them; no gradients are recorded then.
+    /// Without one they stand at the beginning. When it fails, the state is what it was.
+    ///
+    /// # Errors
+    /// [`Error::Token`] for an id beyond the vocabulary; no tokens, or a state of another batch or model.
+    pub fn forward(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
+        let &[batch, t] = ids.shape() else {
+            return Err(Error::Argument(format!("token ids have shape {:?}, not [batch, tokens]", ids.shape())));
+        };
+        if batch == 0 || t == 0 {
+            return Err(Error::Argument("there are no tokens to run".into()));
+        }
+        if ids.dtype() != DType::U32 {
+            return Err(Error::Argument(format!("token ids are {}, not u32", ids.dtype())));
+        }
+        let list = ids.to_vec::<u32>()?;
+        if let Some(at) = list.iter().position(|&id| id as usize >= self.config.vocab()) {
+            return Err(Error::Token { id: list[at], position: at % t, vocab: self.config.vocab() });
+        }
+        let ids = ids.to_device(&self.device)?;
+        let Some(state) = state else { return self.run(&ids, None, rows) };
+        if state.batch != batch || state.blocks.len() != self.layers.iter().map(Vec::len).sum::<usize>() {
+            return Err(Error::Argument(format!(
+                "{batch} sequences, but the state is of {} or another model",
+                state.batch
+            )));
+        }
+        let before = state.before();
+        match no_grad(|| self.run(&ids, Some(state), rows)) {
+            Ok(logits) => {
+                state.len += t;
+                Ok(logits)
+            }
+            Err(error) => {
+                state.take_back(before);
+                Err(error)
+            }
+        }
+    }
+
+    fn run(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
+        let mut states = state.map(|s| s.blocks.iter_mut());
+        let mut x = self.embedding.forward(ids)?;
+        for sub in self.layers.iter().flatten() {
+            let state = states.as_mut().and_then(Iterator::next);
+            x = x.add(&sub.block.forward(&sub.norm.forward(&x)?, state)?)?;
+        }
+        if rows == Rows::Last {
+            let t = x.dim(1)?;
+            x = x.narrow(1, t - 1, 1)?;
+        }
+        Ok(self.head.forward(&self.norm.forward(&x)?)?)
+    }
+
+    /// A batch of one sequence, for [`Model::forward`].
+    ///
+    /// # Errors
+    /// It does not fit in memory.
+    pub fn ids(tokens: &[u32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(tokens, [1, tokens.len()], &Device::Cpu)?)
+    }
+
+    /// Every float parameter with its name, in a fixed order.
+    pub fn parameters(&self) -> Vec<(String, Param)> {
+        let mut all = Vec::new();
+        self.params("", &mut |name, param| all.push((name, param.clone())));
+        all
+    }
+
+    /// Makes every parameter a leaf of the gradient graph, or an ordinary tensor again. Packed weights become f32 first,
+    /// because only those can be trained.
+    ///
+    /// # Errors
+    /// Packed bytes that cannot be decoded.
+    pub fn set_trainable(&self, trainable: bool) -> Result<()> {
+        if trainable {
+            self.morph(Format::F32, false)?;
+        }
+        self.params("", &mut |_, param| param.set_trainable(trainable));
+        Ok(())
+    }
+
+    /// Changes the number format of every matrix (see [`imaginal_nn::Weight::morph`]).
+    ///
+    /// # Errors
+    /// Rows that are not whole blocks of the format; weights before that one have changed then.
+    pub fn morph(&self, format: Format, keep_master: bool) -> Result<()> {
+        let mut done = Ok(());
+        self.slots("", &mut |_, slot| {
+            if let (Slot::Weight(weight), Ok(())) = (slot, &done) {
+                done = weight.morph(format, keep_master);
+            }
+        });
+        Ok(done?)
+    }
+
+    /// Bytes the weights take, as they are held now.
+    pub fn bytes(&self) -> usize {
+        let mut bytes = 0;
+        self.slots("", &mut |_, slot| {
+            bytes += match slot {
+                Slot::Param(p) => 4 * p.get().elem_count(),
+                Slot::Weight(w) => {
+                    let packed = w.packed().map_or(0, |p| p.bytes().len());
+                    packed + w.master().map_or(0, |_| 4 * w.rows() * w.cols())
+                }
+            }
+        });
+        bytes
+    }
+}
+
+impl Module for Model {
+    fn slots(&self, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
+        self.embedding.slots(&join(prefix, "token_embd"), visit);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let prefix = join(prefix, &format!("blk.{i}"));
+            for sub in layer {
+                sub.norm.slots(&join(&prefix, sub.norm_name), visit);
+                match &sub.block {
+                    Block::Attention(b) => b.slots(&prefix, visit),
+                    Block::Mlp(b) => b.slots(&prefix, visit),
+                    Block::Mamba(b) => b.slots(&prefix, visit),
+                }
+            }
+        }
+        self.norm.slots(&join(prefix, "output_norm"), visit);
+        if !self.config.tied() {
+            self.head.slots(&join(prefix, "output"), visit);
+        }
+    }
+}
+
+/// What generating needs of a model; tests can fake it.
+pub trait LanguageModel {
+    /// Its memory.
+    type State: State;
+
+    /// Number of tokens it knows.
+    fn vocab(&self) -> usize;
+
+    /// How many tokens it was made for; `None` if there is no end.
+    fn context(&self) -> Option<usize>;
+
+    /// An empty state for one sequence.
+    ///
+    /// # Errors
+    /// It does not fit in memory.
+    fn state(&self) -> Result<Self::State>;
+
+    /// Feeds `tokens` (at least one) and returns the logits of the token after the last.
+    ///
+    /// # Errors
+    /// A token that is not in the vocabulary, or a failing device; the state is then what it was.
+    fn next(&self, tokens: &[u32], state: &mut Self::State) -> Result<Vec<f32>>;
+}
+
+impl LanguageModel for Model {
+    type State = ModelState;
+
+    fn vocab(&self) -> usize {
+        self.config.vocab()
+    }
+
+    fn context(&self) -> Option<usize> {
+        self.config.has_attention().then_some(self.config.context())
+    }
+
+    fn state(&self) -> Result<ModelState> {
+        Model::state(self, 1)
+    }
+
+    fn next(&self, tokens: &[u32], state: &mut ModelState) -> Result<Vec<f32>> {
+        Ok(self.forward(&Model::ids(tokens)?, Some(state), Rows::Last)?.to_vec()?)
+    }
+}

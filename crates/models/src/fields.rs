@@ -1,0 +1,255 @@
+//! Configuration fields by their names in both kinds of files, read as untrusted input. Whatever is wrong is noted and
+//! reading goes on with a harmless value, so that one error can list everything.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use imaginal_files::gguf::{Metadata, ValueRef};
+use serde_json::Value as Json;
+
+use crate::{Error, Problem, Result};
+
+/// The names of a configuration field.
+#[derive(Copy, Clone, Debug)]
+pub struct Key {
+    /// In GGUF metadata, after the architecture's name: `attention.head_count`. Empty where GGUF has none.
+    pub gguf: &'static [&'static str],
+    /// In `config.json`, newer spelling first; a dot leads into a nested object. Empty where it has none.
+    pub hf: &'static [&'static str],
+}
+
+impl Key {
+    /// A field with one name in each.
+    pub const fn new(gguf: &'static [&'static str], hf: &'static [&'static str]) -> Self {
+        Key { gguf, hf }
+    }
+}
+
+/// A value as it was found.
+#[derive(Clone, Debug, PartialEq)]
+enum Found {
+    Int(i128),
+    Float(f64),
+    Flag(bool),
+    Text(String),
+    Other(String),
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Found::Int(x) => write!(f, "{x}"),
+            Found::Float(x) => write!(f, "{x}"),
+            Found::Flag(x) => write!(f, "{x}"),
+            Found::Text(x) => write!(f, "{:?}", x.chars().take(80).collect::<String>()),
+            Found::Other(x) => f.write_str(x),
+        }
+    }
+}
+
+/// Where the fields stand.
+pub(crate) enum Source<'a> {
+    /// GGUF metadata, with the prefix of the architecture.
+    Gguf(&'a Metadata, &'a str),
+    /// The object of a `config.json`.
+    Hf(&'a Json),
+}
+
+/// The fields of one file.
+pub(crate) struct Fields<'a> {
+    source: Source<'a>,
+    path: PathBuf,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn new(source: Source<'a>, path: &Path) -> Self {
+        Fields { source, path: path.to_path_buf(), problems: RefCell::default() }
+    }
+
+    pub fn is_gguf(&self) -> bool {
+        matches!(self.source, Source::Gguf(..))
+    }
+
+    /// Notes that something is wrong.
+    pub fn problem(&self, field: impl Into<String>, what: impl Into<String>) {
+        let problem = Problem { field: field.into(), what: what.into() };
+        let mut all = self.problems.borrow_mut();
+        if !all.contains(&problem) {
+            all.push(problem);
+        }
+    }
+
+    /// All that is wrong, as one error.
+    pub fn finish(self) -> Result<()> {
+        let problems = self.problems.into_inner();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { path: self.path, problems }) }
+    }
+
+    /// The name of a field as this file spells it.
+    pub fn name(&self, key: &Key) -> String {
+        match self.find(key) {
+            Some((name, _)) => name,
+            None => self.names(key).into_iter().next().unwrap_or_default(),
+        }
+    }
+
+    fn names(&self, key: &Key) -> Vec<String> {
+        match &self.source {
+            Source::Gguf(_, prefix) => key.gguf.iter().map(|k| format!("{prefix}.{k}")).collect(),
+            Source::Hf(_) => key.hf.iter().map(|k| k.to_string()).collect(),
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<(String, Found)> {
+        self.names(key).into_iter().find_map(|name| {
+            let found = match &self.source {
+                Source::Gguf(metadata, _) => from_gguf(metadata.get(&name)?),
+                Source::Hf(json) => from_json(lookup(json, &name)?)?,
+            };
+            Some((name, found))
+        })
+    }
+
+    /// Whether the file has the field (a JSON `null` counts as absent).
+    pub fn has(&self, key: &Key) -> bool {
+        self.find(key).is_some()
+    }
+
+    fn missing(&self, key: &Key) {
+        self.problem(self.names(key).join(" or "), "missing");
+    }
+
+    /// A whole number in `1 ..= most`; absent, it is the default, or a problem where there is none.
+    pub fn size(&self, key: &Key, default: Option<usize>, most: usize) -> usize {
+        self.size_from(key, default, 1, most)
+    }
+
+    /// A whole number in `least ..= most`.
+    pub fn size_from(&self, key: &Key, default: Option<usize>, least: usize, most: usize) -> usize {
+        match self.find(key) {
+            Some((_, Found::Int(x))) if x >= least as i128 && x <= most as i128 => return x as usize,
+            Some((name, found)) => {
+                self.problem(name, format!("{found} is not a whole number from {least} to {most}"));
+            }
+            None => match default {
+                Some(x) => return x,
+                None => self.missing(key),
+            },
+        }
+        least
+    }
+
+    /// A finite number in `least ..= most`.
+    pub fn float(&self, key: &Key, default: Option<f64>, least: f64, most: f64) -> f64 {
+        let x = match self.find(key) {
+            Some((_, Found::Float(x))) if x >= least && x <= most => return x,
+            Some((_, Found::Int(x))) if x as f64 >= least && x as f64 <= most => return x as f64,
+            Some((name, found)) => {
+                self.problem(name, format!("{found} is not a number from {least} to {most}"));
+                None
+            }
+            None => {
+                if default.is_none() {
+                    self.missing(key);
+                }
+                default
+            }
+        };
+        x.unwrap_or(least)
+    }
+
+    /// A truth value.
+    pub fn flag(&self, key: &Key, default: bool) -> bool {
+        match self.find(key) {
+            Some((_, Found::Flag(x))) => x,
+            Some((name, found)) => {
+                self.problem(name, format!("{found} is neither true nor false"));
+                default
+            }
+            None => default,
+        }
+    }
+
+    /// A string.
+    pub fn text(&self, key: &Key) -> Option<String> {
+        match self.find(key)? {
+            (_, Found::Text(x)) => Some(x),
+            (name, found) => {
+                self.problem(name, format!("{found} is not a string"));
+                None
+            }
+        }
+    }
+
+    /// Whether the field is this string (for fields that are a number or a word).
+    pub fn is_text(&self, key: &Key, text: &str) -> bool {
+        matches!(self.find(key), Some((_, Found::Text(x))) if x == text)
+    }
+
+    /// A list of strings of `config.json`.
+    pub fn texts(&self, key: &Key) -> Option<Vec<String>> {
+        let Source::Hf(json) = &self.source else { return None };
+        let (name, list) = key.hf.iter().find_map(|k| Some((*k, lookup(json, k)?)))?;
+        if list.is_null() {
+            return None;
+        }
+        let texts = list.as_array().and_then(|l| l.iter().map(|x| x.as_str().map(str::to_owned)).collect());
+        if texts.is_none() {
+            self.problem(name, "not a list of strings");
+        }
+        texts
+    }
+
+    /// Whether `config.json` has a field that is not null.
+    pub fn has_hf(&self, name: &str) -> bool {
+        matches!(&self.source, Source::Hf(json) if lookup(json, name).is_some_and(|x| !x.is_null()))
+    }
+}
+
+fn lookup<'j>(json: &'j Json, path: &str) -> Option<&'j Json> {
+    path.split('.').try_fold(json, |at, part| at.get(part))
+}
+
+fn from_gguf(value: ValueRef<'_>) -> Found {
+    match value {
+        ValueRef::U8(x) => Found::Int(x.into()),
+        ValueRef::I8(x) => Found::Int(x.into()),
+        ValueRef::U16(x) => Found::Int(x.into()),
+        ValueRef::I16(x) => Found::Int(x.into()),
+        ValueRef::U32(x) => Found::Int(x.into()),
+        ValueRef::I32(x) => Found::Int(x.into()),
+        ValueRef::U64(x) => Found::Int(x.into()),
+        ValueRef::I64(x) => Found::Int(x.into()),
+        ValueRef::F32(x) => Found::Float(x.into()),
+        ValueRef::F64(x) => Found::Float(x),
+        ValueRef::Bool(x) => Found::Flag(x),
+        ValueRef::String(x) => Found::Text(x.to_owned()),
+        ValueRef::Array(x) => {
+            // One value for every layer, written as a list, is that value.
+            let mut values = x.iter().map(from_gguf);
+            match values.next() {
+                Some(first) if !matches!(first, Found::Text(_) | Found::Other(_)) && values.all(|v| v == first) => {
+                    first
+                }
+                _ => Found::Other(format!("a list of {}", x.len())),
+            }
+        }
+    }
+}
+
+fn from_json(value: &Json) -> Option<Found> {
+    Some(match value {
+        Json::Null => return None,
+        Json::Bool(x) => Found::Flag(*x),
+        Json::Number(x) => match (x.as_i64(), x.as_u64(), x.as_f64()) {
+            (Some(i), ..) => Found::Int(i.into()),
+            (_, Some(u), _) => Found::Int(u.into()),
+            (.., Some(f)) => Found::Float(f),
+            _ => Found::Other(x.to_string()),
+        },
+        Json::String(x) => Found::Text(x.clone()),
+        Json::Array(x) => Found::Other(format!("a list of {}", x.len())),
+        Json::Object(_) => Found::Other("an object".into()),
+    })
+}

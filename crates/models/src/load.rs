@@ -1,0 +1,264 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use imaginal_files::{Gguf, Json, OpenOptions, SafeTensors, Tokenizer};
+use imaginal_nn::{Init, Param, Source, Weight};
+use imaginal_numeric::Format;
+use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Tensor};
+
+use crate::tensors::{Map, TensorSpec};
+use crate::{Config, Error, Model, Problem, Result};
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How its files are opened.
+    pub open: OpenOptions,
+    /// Where it shall run. On the CPU weights stay where and as they are in the file; for another device they are
+    /// expanded to f32 and copied there.
+    pub device: Device,
+}
+
+/// A model and what came with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub model: Model,
+    /// Its tokenizer; `None` if the file has none (`no_vocab`, or a directory without `tokenizer.json`).
+    pub tokenizer: Option<Tokenizer>,
+}
+
+impl Loaded {
+    /// Loads a GGUF file (of a split one, the first part) or a Hugging Face directory: `config.json`, weights as
+    /// safetensors, and a `tokenizer.json` if there is one.
+    ///
+    /// Everything is checked before anything is allocated: the configuration, then the names, shapes and formats of all
+    /// tensors, then the tokenizer.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, naming file and field.
+    pub fn open(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Loaded> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            return Loaded::from_gguf(&Gguf::open(path, options.open)?, &options.device);
+        }
+        if !path.join("config.json").is_file() {
+            let what = "a directory without a config.json; name a GGUF file or a Hugging Face directory".to_owned();
+            return Err(Error::NotAModel { path: path.to_path_buf(), what });
+        }
+        let json = Json::open(path.join("config.json"))?;
+        let config = Config::from_hf(json.root(), json.path())?;
+        let weights = SafeTensors::open_dir(path, options.open)?;
+        let tokenizer = match path.join("tokenizer.json").is_file() {
+            true => Some(Tokenizer::from_file(path)?),
+            false => None,
+        };
+        Loaded::from_safetensors(config, &weights, tokenizer, &options.device)
+    }
+
+    /// Loads a model from the bytes of a GGUF file; `name` stands for the path in errors. For the browser.
+    ///
+    /// # Errors
+    /// As [`Loaded::open`].
+    pub fn from_gguf_bytes(name: &str, bytes: impl Into<imaginal_files::Bytes>, device: &Device) -> Result<Loaded> {
+        Loaded::from_gguf(&Gguf::from_bytes(name, bytes)?, device)
+    }
+
+    /// Loads a model from an open GGUF file.
+    ///
+    /// # Errors
+    /// As [`Loaded::open`].
+    pub fn from_gguf(gguf: &Gguf, device: &Device) -> Result<Loaded> {
+        let config = Config::from_gguf(gguf)?;
+        let found = gguf.tensors().iter().map(|t| Found {
+            name: &t.name,
+            shape: &t.shape,
+            format: Some(t.format),
+            kind: t.format.name(),
+            bytes: &t.bytes,
+        });
+        let specs = config.tensors();
+        let names = |s: &TensorSpec| s.gguf.iter().cloned().collect();
+        let extra = |name: &str| name == "rope_freqs.weight" && config.gguf_extras().iter().any(|e| e.0 == name);
+        let tensors = Matched::new(gguf.path(), &specs, found, names, |s| &s.shape, extra, true)?;
+        let none = match gguf.metadata().get_as::<String>("tokenizer.ggml.model")? {
+            Some(kind) => kind == "no_vocab" || kind == "none",
+            None => true,
+        };
+        let tokenizer = if none { None } else { Some(Tokenizer::from_gguf(gguf)?) };
+        check_tokenizer(gguf.path(), &config, tokenizer.as_ref())?;
+        let model = tensors.build(config, device)?;
+        Ok(Loaded { model, tokenizer })
+    }
+
+    /// Loads a model from open safetensors.
+    ///
+    /// # Errors
+    /// As [`Loaded::open`].
+    pub fn from_safetensors(
+        config: Config,
+        weights: &SafeTensors,
+        tokenizer: Option<Tokenizer>,
+        device: &Device,
+    ) -> Result<Loaded> {
+        let found = weights.tensors().iter().map(|t| Found {
+            name: &t.name,
+            shape: &t.shape,
+            format: t.dtype.format(),
+            kind: t.dtype.name(),
+            bytes: &t.bytes,
+        });
+        let specs = config.tensors();
+        // Old checkpoints hold tables that are computed, and some hold the head of a tied model a second time.
+        let extra = |name: &str| {
+            name.ends_with(".rotary_emb.inv_freq") || (config.tied() && config.arch().hf_head.contains(&name))
+        };
+        let shape = |s: &'_ TensorSpec| s.hf_shape.clone().unwrap_or_else(|| s.shape.clone());
+        let shapes: HashMap<&str, Vec<usize>> = specs.iter().map(|s| (s.name.as_str(), shape(s))).collect();
+        let names = |s: &TensorSpec| s.hf.clone();
+        let tensors = Matched::new(weights.path(), &specs, found, names, |s| &shapes[s.name.as_str()], extra, false)?;
+        check_tokenizer(weights.path(), &config, tokenizer.as_ref())?;
+        let model = tensors.build(config, device)?;
+        Ok(Loaded { model, tokenizer })
+    }
+}
+
+fn check_tokenizer(path: &Path, config: &Config, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let Some(tokenizer) = tokenizer else { return Ok(()) };
+    if tokenizer.vocab_size() <= config.vocab() {
+        return Ok(());
+    }
+    let what = format!("{} tokens, but the model has only {}", tokenizer.vocab_size(), config.vocab());
+    let problem = Problem { field: "tokenizer".into(), what };
+    Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] })
+}
+
+/// A tensor of a file.
+struct Found<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    /// `None` if the engine has no format for it.
+    format: Option<Format>,
+    kind: &'a str,
+    bytes: &'a imaginal_files::Bytes,
+}
+
+/// What a parameter is made from.
+struct Raw {
+    format: Format,
+    bytes: Bytes,
+    map: Map,
+    path: String,
+}
+
+/// The tensors of a file under the names of the parameters, all there and of the right shape.
+struct Matched(HashMap<String, Raw>);
+
+impl Matched {
+    fn new<'a>(
+        path: &Path,
+        specs: &'a [TensorSpec],
+        found: impl Iterator<Item = Found<'a>>,
+        names: impl Fn(&TensorSpec) -> Vec<String>,
+        shape: impl Fn(&'a TensorSpec) -> &'a [usize],
+        extra: impl Fn(&str) -> bool,
+        gguf: bool,
+    ) -> Result<Matched> {
+        let mut left: HashMap<&str, Found> = found.map(|t| (t.name, t)).collect();
+        let mut problems = Vec::new();
+        let mut raw = HashMap::with_capacity(specs.len());
+        let mut problem = |field: &str, what: String| problems.push(Problem { field: field.to_owned(), what });
+        for spec in specs {
+            let names = names(spec);
+            let Some(t) = names.iter().find_map(|n| left.remove(n.as_str())) else {
+                problem(names.first().unwrap_or(&spec.name), format!("missing; it should be {:?}", spec.shape));
+                continue;
+            };
+            let shape = shape(spec);
+            if t.shape != shape {
+                problem(t.name, format!("its shape is {:?}, not the {shape:?} of the configuration", t.shape));
+                continue;
+            }
+            let Some(format) = t.format.filter(|f| !matches!(*f, Format::I8 | Format::I16 | Format::I32 | Format::I64))
+            else {
+                problem(t.name, format!("{} is no format for weights", t.kind));
+                continue;
+            };
+            if t.shape.last().is_none_or(|n| format.bytes_for(*n).is_none()) {
+                problem(t.name, format!("rows of {:?} are no whole blocks of {format}", t.shape.last()));
+                continue;
+            }
+            match Bytes::new(t.bytes.owner(), t.bytes.range()) {
+                Ok(bytes) => {
+                    let map = if gguf { spec.map } else { Map::Same };
+                    let path = format!("{}: {}", path.display(), t.name);
+                    raw.insert(spec.name.clone(), Raw { format, bytes, map, path });
+                }
+                Err(e) => problem(t.name, e.to_string()),
+            }
+        }
+        let mut superfluous: Vec<&str> = left.into_keys().filter(|name| !extra(name)).collect();
+        superfluous.sort_unstable();
+        for name in superfluous {
+            problem(name, "superfluous: the configuration has no such tensor".into());
+        }
+        match problems.is_empty() {
+            true => Ok(Matched(raw)),
+            false => Err(Error::Tensors { path: path.to_path_buf(), problems }),
+        }
+    }
+
+    fn build(self, config: Config, device: &Device) -> Result<Model> {
+        Model::from_source(config, &mut FileSource { raw: self.0, device: device.clone() })
+    }
+}
+
+/// Values from a file.
+struct FileSource {
+    raw: HashMap<String, Raw>,
+    device: Device,
+}
+
+impl FileSource {
+    fn find(&self, name: &str) -> imaginal_nn::Result<&Raw> {
+        self.raw.get(name).ok_or_else(|| TensorError::argument("load", format!("{name}: no such tensor")))
+    }
+}
+
+impl Raw {
+    fn decode(&self, shape: &[usize]) -> imaginal_nn::Result<Tensor> {
+        if self.format == Format::F32 && self.map == Map::Same {
+            return Tensor::from_bytes(self.bytes.clone(), shape, DType::F32);
+        }
+        let mut values = vec![0f32; shape.iter().product()];
+        self.format.decode(&self.bytes, &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
+        if self.map == Map::NegExp {
+            if let Some(x) = values.iter().find(|x| !(**x < 0.0 && x.is_finite())) {
+                let what = format!("{}: {x} is not a negative number, as decay rates must be", self.path);
+                return Err(TensorError::argument("load", what));
+            }
+            values.iter_mut().for_each(|x| *x = (-*x).ln());
+        }
+        Tensor::from_vec(values, shape, &Device::Cpu)
+    }
+}
+
+impl Source for FileSource {
+    fn weight(&mut self, name: &str, rows: usize, cols: usize, _: Init) -> imaginal_nn::Result<Weight> {
+        let device = self.device.clone();
+        let raw = self.find(name)?;
+        if device.is_cpu() && raw.format != Format::F64 {
+            return Weight::from_bytes(raw.format, rows, cols, raw.bytes.clone());
+        }
+        Weight::from_tensor(raw.decode(&[rows, cols])?.to_device(&device)?)
+    }
+
+    fn param(&mut self, name: &str, shape: &[usize], _: Init) -> imaginal_nn::Result<Param> {
+        let device = self.device.clone();
+        Ok(Param::new(self.find(name)?.decode(shape)?.to_device(&device)?))
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+}

@@ -1,0 +1,207 @@
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use imaginal_files::gguf::{TensorSpec as FileTensor, Value};
+use imaginal_files::{GgufWriter, Tokenizer};
+use imaginal_nn::{Module, Param, Slot, Weight};
+use imaginal_numeric::Format;
+use imaginal_tensor::{Device, Tensor, no_grad};
+
+use crate::blocks::BlockConfig;
+use crate::tensors::{Map, TensorSpec, row_order};
+use crate::{Error, Model, Result};
+
+/// How a model is written into a GGUF file.
+#[derive(Clone, Debug)]
+pub struct SaveOptions {
+    /// The format of the matrices. A matrix whose rows are not whole blocks of it is written as f16, and embedding and
+    /// head at no less than 8 bits, for their errors reach every token. All other tensors are f32.
+    pub format: Format,
+    /// Metadata besides the model's and the tokenizer's: `general.license`, `general.description`, …
+    pub metadata: Vec<(String, Value)>,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        SaveOptions { format: Format::F32, metadata: Vec::new() }
+    }
+}
+
+enum Held {
+    Weight(Weight),
+    Param(Param),
+}
+
+/// A tensor to be written: its entry in the file and where its values come from.
+struct Planned {
+    entry: FileTensor,
+    values: Values,
+}
+
+enum Values {
+    Model(TensorSpec),
+    Extra(Vec<f32>),
+}
+
+impl Model {
+    /// Writes the model as GGUF, as llama.cpp and transformers read it; the file appears when it is complete.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the format has no place for something, or an error of the file.
+    pub fn save_gguf(
+        &self,
+        path: impl AsRef<Path>,
+        tokenizer: Option<&Tokenizer>,
+        options: &SaveOptions,
+    ) -> Result<()> {
+        let (metadata, plan) = self.plan(tokenizer, options)?;
+        let entries: Vec<FileTensor> = plan.iter().map(|p| p.entry.clone()).collect();
+        let mut writer = GgufWriter::create(path, &metadata, &entries)?;
+        self.write(&plan, &mut writer)?;
+        Ok(writer.finish()?)
+    }
+
+    /// The same file as bytes.
+    ///
+    /// # Errors
+    /// As [`Model::save_gguf`].
+    pub fn to_gguf(&self, tokenizer: Option<&Tokenizer>, options: &SaveOptions) -> Result<Vec<u8>> {
+        let (metadata, plan) = self.plan(tokenizer, options)?;
+        let entries: Vec<FileTensor> = plan.iter().map(|p| p.entry.clone()).collect();
+        let mut writer = GgufWriter::to_memory("memory", &metadata, &entries)?;
+        self.write(&plan, &mut writer)?;
+        Ok(writer.into_memory()?)
+    }
+
+    fn plan(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        options: &SaveOptions,
+    ) -> Result<(Vec<(String, Value)>, Vec<Planned>)> {
+        let config = self.config();
+        let mut metadata = config.to_gguf()?;
+        let file_type: u32 = match options.format {
+            Format::F32 => 0,
+            Format::F16 => 1,
+            Format::Q4_0 => 2,
+            Format::Q8_0 => 7,
+            Format::BF16 => 32,
+            other => return Err(Error::Argument(format!("models are not written in {other}"))),
+        };
+        metadata.push(("general.file_type".into(), file_type.into()));
+        if options.format.block_len() > 1 {
+            metadata.push(("general.quantization_version".into(), 2u32.into()));
+        }
+        match tokenizer {
+            Some(tokenizer) => metadata.extend(padded(tokenizer.to_gguf_metadata()?, config.vocab())),
+            None => metadata.push(("tokenizer.ggml.model".into(), "no_vocab".into())),
+        }
+        metadata.retain(|(key, _)| options.metadata.iter().all(|(k, _)| k != key));
+        metadata.extend(options.metadata.iter().cloned());
+
+        let mut plan = Vec::new();
+        for spec in config.tensors() {
+            let Some(name) = spec.gguf.clone() else {
+                return Err(Error::Argument(format!("{}: this tensor has no place in a GGUF file", spec.name)));
+            };
+            let format = if spec.matrix { matrix_format(&spec, options.format) } else { Format::F32 };
+            let entry = FileTensor { name, shape: spec.shape.clone(), format };
+            plan.push(Planned { entry, values: Values::Model(spec) });
+        }
+        for (name, values) in config.gguf_extras() {
+            let entry = FileTensor { name, shape: vec![values.len()], format: Format::F32 };
+            plan.push(Planned { entry, values: Values::Extra(values) });
+        }
+        Ok((metadata, plan))
+    }
+
+    fn write<W: Write>(&self, plan: &[Planned], writer: &mut GgufWriter<W>) -> Result<()> {
+        let mut held = HashMap::new();
+        self.slots("", &mut |name, slot| {
+            let value = match slot {
+                Slot::Weight(w) => Held::Weight(w.clone()),
+                Slot::Param(p) => Held::Param(p.clone()),
+            };
+            held.insert(name, value);
+        });
+        for Planned { entry, values } in plan {
+            let bytes = match values {
+                Values::Extra(values) => f32_bytes(values),
+                Values::Model(spec) => {
+                    let value = held
+                        .get(&spec.name)
+                        .ok_or_else(|| Error::Argument(format!("{}: the model has no such parameter", spec.name)))?;
+                    no_grad(|| self.encode(spec, value, entry.format))?
+                }
+            };
+            writer.tensor(&entry.name, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn encode(&self, spec: &TensorSpec, value: &Held, format: Format) -> Result<Vec<u8>> {
+        let order = spec.heads.and_then(|heads| self.file_order(spec, heads));
+        let tensor = match value {
+            Held::Weight(w) if order.is_none() && format != Format::F32 => {
+                return Ok(w.to_packed(format)?.bytes().to_vec());
+            }
+            Held::Weight(w) => w.to_f32()?,
+            Held::Param(p) => p.get(),
+        };
+        let tensor = tensor.to_device(&Device::Cpu)?;
+        let tensor = match spec.map {
+            Map::Same => tensor,
+            Map::NegExp => tensor.exp()?.neg()?,
+        };
+        let tensor = match order {
+            Some(order) => tensor.index_select(0, &Tensor::from_vec(order, spec.shape[0], &Device::Cpu)?)?,
+            None => tensor,
+        };
+        if format == Format::F32 {
+            return Ok(f32_bytes(&tensor.to_vec::<f32>()?));
+        }
+        Ok(Weight::from_tensor(tensor)?.to_packed(format)?.bytes().to_vec())
+    }
+
+    /// How rows of queries and keys have to be reordered for the file.
+    fn file_order(&self, spec: &TensorSpec, heads: usize) -> Option<Vec<u32>> {
+        let native = self.config().clone().in_gguf_order();
+        let style = |c: &crate::Config| {
+            c.layers().iter().flatten().find_map(|b| match b {
+                BlockConfig::Attention(c) => Some(c.rope.style),
+                _ => None,
+            })
+        };
+        let order = row_order(spec.shape[0], heads, style(self.config())?, style(&native)?)?;
+        Some(order.into_iter().map(|i| i as u32).collect())
+    }
+}
+
+/// Tokens for the rows of an embedding that is larger than its tokenizer: readers take the vocabulary's size from the
+/// list of tokens.
+fn padded(mut metadata: Vec<(String, Value)>, vocab: usize) -> Vec<(String, Value)> {
+    const UNUSED: i32 = 5;
+    for (key, value) in &mut metadata {
+        let Value::Array(_, values) = value else { continue };
+        let pad: fn(usize) -> Value = match key.as_str() {
+            "tokenizer.ggml.tokens" => |i| format!("[PAD{i}]").into(),
+            "tokenizer.ggml.token_type" => |_| UNUSED.into(),
+            "tokenizer.ggml.scores" => |_| (-1e4f32).into(),
+            _ => continue,
+        };
+        values.extend((values.len()..vocab).map(pad));
+    }
+    metadata
+}
+
+fn matrix_format(spec: &TensorSpec, wanted: Format) -> Format {
+    let cols = spec.shape.last().copied().unwrap_or(1);
+    let outer = spec.name == "token_embd.weight" || spec.name == "output.weight";
+    let wanted = if outer && wanted == Format::Q4_0 { Format::Q8_0 } else { wanted };
+    if cols.is_multiple_of(wanted.block_len()) { wanted } else { Format::F16 }
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}

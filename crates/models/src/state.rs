@@ -1,0 +1,144 @@
+use imaginal_nn::{Error as TensorError, KvState, RecurrentState, State};
+
+/// The memory of one block.
+#[derive(Clone, Debug)]
+pub(crate) enum BlockState {
+    /// Blocks that remember nothing.
+    None,
+    Kv(KvState),
+    Recurrent(RecurrentState),
+}
+
+/// The memory of a whole model: that of all its blocks, which always have seen the same number of tokens.
+///
+/// See [`imaginal_nn::state`] for what growing, rewinding and forking mean.
+#[derive(Clone, Debug)]
+pub struct ModelState {
+    pub(crate) batch: usize,
+    pub(crate) len: usize,
+    pub(crate) blocks: Vec<BlockState>,
+}
+
+/// Runs `$e` on the state of a block that has one.
+macro_rules! on {
+    ($block:expr, $s:ident => $e:expr, $none:expr) => {
+        match $block {
+            BlockState::None => $none,
+            BlockState::Kv($s) => $e,
+            BlockState::Recurrent($s) => $e,
+        }
+    };
+}
+
+type Result<T> = std::result::Result<T, TensorError>;
+
+/// Marks the beginning of saved bytes.
+const MAGIC: &[u8; 8] = b"IMGSTAT1";
+
+impl ModelState {
+    /// How many sequences it holds side by side.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// What is needed to take a run back that failed half way. Keys and values only forget, so that nothing is copied.
+    pub(crate) fn before(&self) -> Vec<BlockState> {
+        let keep = |b: &BlockState| match b {
+            BlockState::Recurrent(s) => BlockState::Recurrent(s.clone()),
+            _ => BlockState::None,
+        };
+        self.blocks.iter().map(keep).collect()
+    }
+
+    pub(crate) fn take_back(&mut self, before: Vec<BlockState>) {
+        for (block, old) in self.blocks.iter_mut().zip(before) {
+            match (block, old) {
+                (BlockState::Kv(s), _) => {
+                    let _ = s.rewind(self.len.min(s.len()));
+                }
+                (block @ BlockState::Recurrent(_), old) => *block = old,
+                (BlockState::None, _) => {}
+            }
+        }
+    }
+}
+
+impl State for ModelState {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn rewind_point(&self, n: usize) -> usize {
+        let mut at = n.min(self.len);
+        // Each block can go back to points of its own; the answer is the highest that all of them have.
+        loop {
+            let lowest = self.blocks.iter().map(|b| on!(b, s => s.rewind_point(at), at)).min().unwrap_or(at);
+            if lowest == at {
+                return at;
+            }
+            at = lowest;
+        }
+    }
+
+    fn rewind(&mut self, n: usize) -> Result<()> {
+        if n > self.len || self.rewind_point(n) != n {
+            let at = self.rewind_point(n);
+            return Err(TensorError::argument(
+                "rewind",
+                format!("cannot go from {} back to {n}; go to {at} and feed the tokens after it again", self.len),
+            ));
+        }
+        for block in &mut self.blocks {
+            on!(block, s => s.rewind(n)?, ());
+        }
+        self.len = n;
+        Ok(())
+    }
+
+    fn mark(&mut self) {
+        for block in &mut self.blocks {
+            on!(block, s => s.mark(), ());
+        }
+    }
+
+    fn save(&self, out: &mut Vec<u8>) -> Result<()> {
+        out.extend(MAGIC);
+        for x in [self.batch, self.len, self.blocks.len()] {
+            out.extend((x as u64).to_le_bytes());
+        }
+        for block in &self.blocks {
+            on!(block, s => s.save(out)?, ());
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, bytes: &mut &[u8]) -> Result<()> {
+        let damaged = |what: &str| TensorError::argument("restore", format!("not a saved state of this model: {what}"));
+        let mut rest = *bytes;
+        rest = rest.strip_prefix(MAGIC).ok_or_else(|| damaged("it begins otherwise"))?;
+        let mut number = || {
+            let (head, tail) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("it ends early"))?;
+            rest = tail;
+            Ok::<u64, TensorError>(u64::from_le_bytes(*head))
+        };
+        let (batch, len, blocks) = (number()?, number()?, number()?);
+        if batch != self.batch as u64 || blocks != self.blocks.len() as u64 {
+            return Err(damaged("another batch or number of blocks"));
+        }
+        let mut new = self.clone();
+        for block in &mut new.blocks {
+            let block_len = on!(block, s => { s.restore(&mut rest)?; s.len() as u64 }, len);
+            if block_len != len {
+                return Err(damaged("its blocks have seen different numbers of tokens"));
+            }
+        }
+        new.len = usize::try_from(len).map_err(|_| damaged("its length is too large"))?;
+        *self = new;
+        *bytes = rest;
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.blocks.iter().map(|b| on!(b, s => s.bytes(), 0)).sum()
+    }
+}

@@ -1,0 +1,162 @@
+//! Logits of tiny random models against those of transformers: from the Hugging Face directory and from GGUF, in one
+//! batch, in chunks and token by token, and after a round through our own files.
+
+use std::path::{Path, PathBuf};
+
+use imaginal_files::{OpenOptions, SafeTensors};
+use imaginal_models::{LoadOptions, Loaded, Model, Rows, SaveOptions, State};
+use imaginal_numeric::Format;
+use imaginal_tensor::{Device, Tensor, no_grad};
+
+const TOLERANCE: f32 = 2e-4;
+
+fn fixtures() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut all: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    all.retain(|p| p.join("expected.safetensors").exists());
+    all.sort();
+    assert!(all.len() >= 10);
+    all
+}
+
+struct Expected {
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn expected(dir: &Path) -> Expected {
+    let file = SafeTensors::open(dir.join("expected.safetensors"), OpenOptions::default()).unwrap();
+    let tokens = file.tensor("tokens").unwrap().bytes.as_chunks::<8>().0.iter();
+    let logits = file.tensor("logits").unwrap().bytes.as_chunks::<4>().0.iter();
+    Expected {
+        tokens: tokens.map(|&b| i64::from_le_bytes(b) as u32).collect(),
+        logits: logits.map(|&b| f32::from_le_bytes(b)).collect(),
+    }
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| (x - y).abs())
+        .fold(0.0, |m: f32, d| if d.is_nan() || m.is_nan() { f32::NAN } else { m.max(d) })
+}
+
+fn batch(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    no_grad(|| model.forward(&Model::ids(tokens).unwrap(), None, Rows::All)).unwrap().to_vec().unwrap()
+}
+
+fn pieces(model: &Model, tokens: &[u32], piece: usize) -> Vec<f32> {
+    let mut state = model.state(1).unwrap();
+    let mut all = Vec::new();
+    for part in tokens.chunks(piece) {
+        let logits = model.forward(&Model::ids(part).unwrap(), Some(&mut state), Rows::All).unwrap();
+        all.extend(logits.to_vec::<f32>().unwrap());
+    }
+    assert_eq!(state.len(), tokens.len());
+    all
+}
+
+fn check(model: &Model, want: &Expected, what: &str) {
+    let near = |got: Vec<f32>, how: &str| {
+        let d = difference(&got, &want.logits);
+        assert!(d <= TOLERANCE, "{what}, {how}: {d}");
+        println!("{what}, {how}: {d:.1e}");
+    };
+    near(batch(model, &want.tokens), "batch");
+    near(pieces(model, &want.tokens, 1), "stepwise");
+    near(pieces(model, &want.tokens, 7), "chunks");
+    let last = no_grad(|| model.forward(&Model::ids(&want.tokens).unwrap(), None, Rows::Last)).unwrap();
+    let vocab = model.config().vocab();
+    assert_eq!(last.shape(), [1, 1, vocab]);
+    let d = difference(&last.to_vec::<f32>().unwrap(), &want.logits[want.logits.len() - vocab..]);
+    assert!(d <= TOLERANCE, "{what}, last row: {d}");
+}
+
+fn load(path: &Path) -> Loaded {
+    Loaded::open(path, &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn hugging_face_directories_agree_with_transformers() {
+    for dir in fixtures() {
+        check(&load(&dir).model, &expected(&dir), &dir.display().to_string());
+    }
+}
+
+#[test]
+fn gguf_files_agree_with_transformers() {
+    for dir in fixtures() {
+        let path = dir.join("model.gguf");
+        if path.exists() {
+            check(&load(&path).model, &expected(&dir), &path.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn two_sequences_side_by_side_do_not_mix() {
+    for dir in fixtures() {
+        let model = load(&dir).model;
+        let want = expected(&dir);
+        let t = want.tokens.len();
+        let mut both = want.tokens.clone();
+        both.extend(want.tokens.iter().rev());
+        let ids = Tensor::from_vec(both, [2, t], &Device::Cpu).unwrap();
+        let logits = no_grad(|| model.forward(&ids, None, Rows::All)).unwrap().to_vec::<f32>().unwrap();
+        assert!(difference(&logits[..want.logits.len()], &want.logits) <= TOLERANCE);
+        let reversed: Vec<u32> = want.tokens.iter().rev().copied().collect();
+        assert!(difference(&logits[want.logits.len()..], &batch(&model, &reversed)) <= 1e-5);
+    }
+}
+
+#[test]
+fn a_saved_model_is_the_same_model() {
+    let scratch = tempfile::tempdir().unwrap();
+    for dir in fixtures() {
+        let Loaded { model, tokenizer } = load(&dir);
+        let want = expected(&dir);
+        let path = scratch.path().join("model.gguf");
+        let result = model.save_gguf(&path, tokenizer.as_ref(), &SaveOptions::default());
+        if !dir.join("model.gguf").exists() {
+            // The reference converter refuses this model too: GGUF has no place for some of its tensors.
+            assert!(result.is_err(), "{}", dir.display());
+            continue;
+        }
+        result.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let again = load(&path);
+        check(&again.model, &want, &format!("{} saved", dir.display()));
+        if let (Some(a), Some(b)) = (&tokenizer, &again.tokenizer) {
+            let text = "fn main() {\n    let x = 12345; // é 🚀\n}";
+            assert_eq!(a.encode(text, false).unwrap(), b.encode(text, false).unwrap());
+        }
+        assert_eq!(tokenizer.is_some(), again.tokenizer.is_some());
+        assert_eq!(model.config().layers().len(), again.model.config().layers().len());
+
+        // Loaded from GGUF and saved again: the same bytes.
+        let copy = scratch.path().join("copy.gguf");
+        again.model.save_gguf(&copy, again.tokenizer.as_ref(), &SaveOptions::default()).unwrap();
+        let (a, b) = (load(&path), load(&copy));
+        assert!(difference(&batch(&a.model, &want.tokens), &batch(&b.model, &want.tokens)) <= 1e-6);
+    }
+}
+
+#[test]
+fn lower_precision_files_come_near() {
+    for dir in fixtures() {
+        let Loaded { model, tokenizer } = load(&dir);
+        if !dir.join("model.gguf").exists() {
+            continue;
+        }
+        let want = expected(&dir);
+        for (format, bound) in [(Format::F16, 0.05), (Format::BF16, 0.3), (Format::Q8_0, 0.3)] {
+            let options = SaveOptions { format, ..SaveOptions::default() };
+            let bytes = model.to_gguf(tokenizer.as_ref(), &options).unwrap();
+            let small = Loaded::from_gguf_bytes("memory", bytes, &Device::Cpu).unwrap().model;
+            let d = difference(&batch(&small, &want.tokens), &want.logits);
+            assert!(d <= bound && d > 0.0 || dir.to_string_lossy().contains("bf16"), "{} {format}: {d}", dir.display());
+            let stepwise = difference(&pieces(&small, &want.tokens, 1), &batch(&small, &want.tokens));
+            assert!(stepwise <= TOLERANCE, "{} {format}: stepwise differs by {stepwise}", dir.display());
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Random walks of grow, rewind, mark, fork and save: whatever the way, the outputs are those of a fresh run.
+
+use super::*;
+use crate::*;
+use imaginal_tensor::no_grad;
+use std::sync::Arc;
+
+const HIDDEN: usize = 8;
+
+enum Layer {
+    Attention(Attention),
+    Mamba(Mamba),
+}
+
+#[derive(Clone)]
+enum Memory {
+    Kv(KvState),
+    Recurrent(RecurrentState),
+}
+
+macro_rules! each {
+    ($m:expr, $s:ident => $e:expr) => {
+        match $m {
+            Memory::Kv($s) => $e,
+            Memory::Recurrent($s) => $e,
+        }
+    };
+}
+
+impl Layer {
+    fn empty(&self) -> Memory {
+        match self {
+            Layer::Attention(_) => Memory::Kv(KvState::new(1, 2, 4, &Device::Cpu)),
+            Layer::Mamba(m) => Memory::Recurrent(m.state(1).unwrap()),
+        }
+    }
+
+    fn run(&self, x: &Tensor, memory: &mut Memory) -> Tensor {
+        no_grad(|| match (self, memory) {
+            (Layer::Attention(l), Memory::Kv(s)) => l.forward(x, Some(s)),
+            (Layer::Mamba(l), Memory::Recurrent(s)) => l.forward(x, Some(s)),
+            _ => unreachable!(),
+        })
+        .unwrap()
+    }
+
+    fn fresh(&self, x: &Tensor) -> Vec<f32> {
+        no_grad(|| match self {
+            Layer::Attention(l) => l.forward(x, None),
+            Layer::Mamba(l) => l.forward(x, None),
+        })
+        .unwrap()
+        .to_vec()
+        .unwrap()
+    }
+}
+
+fn attention() -> Layer {
+    let rope = RopeConfig { style: RopeStyle::Half, dims: 4, theta: 100.0, scaling: RopeScaling::None };
+    let config = AttentionConfig {
+        hidden: HIDDEN,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 4,
+        qkv_bias: true,
+        out_bias: true,
+        qk_norm: Some(1e-6),
+        rope: rope.clone(),
+        window: None,
+    };
+    let rope = Arc::new(Rope::new(rope, &Device::Cpu));
+    Layer::Attention(Attention::new(&mut Fresh::new(1, &Device::Cpu), "blk.0", &config, rope).unwrap())
+}
+
+fn mamba() -> Layer {
+    let config = MambaConfig {
+        hidden: HIDDEN,
+        inner: 12,
+        state: 5,
+        conv: 4,
+        dt_rank: 2,
+        bias: true,
+        conv_bias: true,
+        layers: 1,
+    };
+    Layer::Mamba(Mamba::new(&mut Fresh::new(2, &Device::Cpu), "blk.0", &config).unwrap())
+}
+
+fn inputs(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = Rng::new(seed);
+    (0..n * HIDDEN).map(|_| rng.normal() as f32).collect()
+}
+
+/// Feeds `rows` after the memory's length in random pieces, comparing each output with the fresh run's.
+fn feed(layer: &Layer, memory: &mut Memory, rows: &[f32], expected: &[f32], to: usize, rng: &mut Rng) {
+    loop {
+        let at = each!(&*memory, s => s.len());
+        if at == to {
+            return;
+        }
+        let most = [1, 7, 300][rng.next_u64() as usize % 3];
+        let t = (1 + rng.next_u64() as usize % most).min(to - at);
+        let x = Tensor::from_slice(&rows[at * HIDDEN..(at + t) * HIDDEN], [1, t, HIDDEN], &Device::Cpu).unwrap();
+        let y = layer.run(&x, memory).to_vec::<f32>().unwrap();
+        for (i, (a, b)) in y.iter().zip(&expected[at * HIDDEN..]).enumerate() {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "row {} of {at}+{t}: {a} {b}", i / HIDDEN);
+        }
+    }
+}
+
+fn walk(layer: &Layer, seed: u64) {
+    let n = 1200;
+    let mut rng = Rng::new(seed);
+    let mut rows = inputs(n, seed);
+    let run = |rows: &[f32]| layer.fresh(&Tensor::from_slice(rows, [1, n, HIDDEN], &Device::Cpu).unwrap());
+    let mut expected = run(&rows);
+    let mut memory = layer.empty();
+    let mut forks: Vec<(Memory, Vec<f32>, Vec<f32>)> = Vec::new();
+    for _ in 0..30 {
+        let len = each!(&memory, s => s.len());
+        match rng.next_u64() % 6 {
+            0 | 1 => {
+                let to = (len + 1 + rng.next_u64() as usize % 400).min(n);
+                feed(layer, &mut memory, &rows, &expected, to, &mut rng);
+            }
+            2 => {
+                let wanted = rng.next_u64() as usize % (len + 1);
+                let at = each!(&memory, s => s.rewind_point(wanted));
+                assert!(at <= wanted);
+                each!(&mut memory, s => s.rewind(at)).unwrap();
+                assert_eq!(each!(&memory, s => s.len()), at);
+                // Another continuation from here on: what was seen after `at` must have left no trace.
+                rows[at * HIDDEN..].copy_from_slice(&inputs(n - at, rng.next_u64()));
+                expected = run(&rows);
+            }
+            3 => forks.push((memory.clone(), rows.clone(), expected.clone())),
+            4 => {
+                each!(&mut memory, s => s.mark());
+                assert_eq!(each!(&memory, s => s.rewind_point(len)), len);
+            }
+            _ => {
+                let mut bytes = Vec::new();
+                each!(&memory, s => s.save(&mut bytes)).unwrap();
+                let mut rest = bytes.as_slice();
+                let mut other = layer.empty();
+                each!(&mut other, s => s.restore(&mut rest)).unwrap();
+                assert!(rest.is_empty() && each!(&other, s => s.len()) == len);
+                if rng.next_u64() % 2 == 0 {
+                    memory = other;
+                }
+            }
+        }
+    }
+    for (mut memory, rows, expected) in forks {
+        feed(layer, &mut memory, &rows, &expected, n, &mut rng);
+    }
+}
+
+#[test]
+fn random_walks_over_attention_agree_with_a_fresh_run() {
+    let layer = attention();
+    (0..3).for_each(|seed| walk(&layer, seed));
+}
+
+#[test]
+fn random_walks_over_mamba_agree_with_a_fresh_run() {
+    let layer = mamba();
+    (0..3).for_each(|seed| walk(&layer, seed));
+}
+
+#[test]
+fn snapshots_stay_within_their_budget_and_near() {
+    let mut s = RecurrentState::new([[1, 1, 1], [1, 1, 1]], &Device::Cpu).unwrap();
+    let one = || Tensor::zeros([1, 1, 1], imaginal_tensor::DType::F32, &Device::Cpu).unwrap();
+    let steps = 1000;
+    for _ in 0..steps {
+        s.advance(RecurrentState::SPACING, [one(), one()]).unwrap();
+        assert!(s.bytes() <= 8 * (RecurrentState::MOST + 1));
+    }
+    // Going back `k` snapshots costs at most a few times `k`, not a run from the beginning.
+    for back in 1..steps / 2 {
+        let wanted = s.len() - back * RecurrentState::SPACING;
+        let lost = wanted - s.rewind_point(wanted);
+        assert!(lost <= 3 * back * RecurrentState::SPACING, "{back}: {lost}");
+    }
+    assert!(s.rewind(s.len() - 1).is_err());
+    assert!(s.rewind(s.len() + 1).is_err());
+}
+
+#[test]
+fn damaged_bytes_are_refused_and_change_nothing() {
+    for layer in [attention(), mamba()] {
+        let mut memory = layer.empty();
+        let rows = inputs(5, 3);
+        layer.run(&Tensor::from_slice(&rows, [1, 5, HIDDEN], &Device::Cpu).unwrap(), &mut memory);
+        let mut bytes = Vec::new();
+        each!(&memory, s => s.save(&mut bytes)).unwrap();
+        for cut in 0..bytes.len() {
+            let mut rest = &bytes[..cut];
+            assert!(each!(&mut memory, s => s.restore(&mut rest)).is_err(), "cut at {cut}");
+            assert_eq!(each!(&memory, s => s.len()), 5);
+        }
+        let mut huge = bytes.clone();
+        huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(matches!(layer, Layer::Mamba(_)) || each!(&mut memory, s => s.restore(&mut huge.as_slice())).is_err());
+    }
+}
