@@ -19,5 +19,7 @@ pub use gemm::{MatRef, MatRef64, gemm, gemm_batch, gemm_f64};
 pub use packed::matmul_packed;
 pub mod loss;
 pub mod norm;
+pub mod optim;
 pub mod rope;
 pub mod softmax;
+pub mod scan;

@@ -77,7 +77,8 @@ fn bound(op: Unary, x: f64, y: f64, fma: bool) -> (f64, f64) {
         Unary::Rsqrt => (1.5, 0.0),
         Unary::Neg | Unary::Abs | Unary::Relu => (0.0, 0.0),
         Unary::Sigmoid | Unary::Tanh | Unary::Softplus => (3.0 + slack, 0.0),
-        Unary::Silu => (4.0 + slack, 0.0),
+        // Below −87 the sigmoid is subnormal, so that its units are of an absolute size.
+        Unary::Silu => (4.0 + slack, 1e-43),
         Unary::GeluTanh => (0.0, 1e-6 * x.abs().max(1.0)),
         Unary::GeluErf => (1.0, 5e-7 * (1.0 + x * x) * y.abs()),
     }

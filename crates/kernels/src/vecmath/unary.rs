@@ -27,7 +27,7 @@ pub enum Unary {
     Relu,
     /// 1/(1 + e⁻ˣ); 3 ulp.
     Sigmoid,
-    /// x·sigmoid(x); 4 ulp.
+    /// x·sigmoid(x); 4 ulp above −87, absolute error at most 1e-43 below.
     Silu,
     /// tanh x; 3 ulp.
     Tanh,
