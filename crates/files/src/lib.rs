@@ -16,6 +16,8 @@ pub mod json;
 pub mod safetensors;
 mod source;
 pub mod tokenizer;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+mod wasm;
 
 pub use atomic::{AtomicFile, write_atomic};
 pub use bytes::Bytes;
