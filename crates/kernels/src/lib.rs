@@ -21,5 +21,5 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod rope;
-pub mod softmax;
 pub mod scan;
+pub mod softmax;

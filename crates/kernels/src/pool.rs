@@ -83,6 +83,16 @@ impl<'a, T> SharedMut<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
+    /// The part from `start` to the end, as a view of its own.
+    ///
+    /// # Panics
+    /// If `start` lies beyond the end.
+    pub(crate) fn part(&self, start: usize) -> SharedMut<'a, T> {
+        assert!(start <= self.len);
+        // SAFETY: within the slice or at its end.
+        Self { data: unsafe { self.data.add(start) }, len: self.len - start, _borrow: PhantomData }
+    }
+
     /// The address of the first element; what is done with it follows the rules of [`slice`](Self::slice).
     pub(crate) fn as_ptr(&self) -> *mut T {
         self.data

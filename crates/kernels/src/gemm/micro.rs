@@ -1,0 +1,163 @@
+//! The innermost step of a GEMM: a tile of c held in registers, updated over the whole depth of two packed panels.
+//!
+//! The tile is `MR` rows by `NV` vectors. Each step of the depth loads `NV` vectors of b, broadcasts `MR` elements of a,
+//! and issues `MR·NV` multiply-adds: 14·2 with 32 AVX-512 registers, 6·2 with 16 AVX2 registers (Goto and van de Geijn,
+//! "Anatomy of High-Performance Matrix Multiplication", 2008; tile shapes as in BLIS). Rows at the edge of c get a kernel
+//! with fewer rows, columns at the edge one vector or a partial store.
+//!
+//! An element's sum runs over the depth in order, in one accumulator, whatever tile it lies in.
+
+use crate::isa::{Isa, Simd};
+use crate::simd::ScalarToken;
+
+/// Computes a tile: `c[i][j] (+)= Σ_p a[p·mr + i] · b[p·nr + j]` for the kernel's rows i and `cols` columns j.
+/// Arguments: depth, a, b, c, row stride of c, cols, whether to add to what c holds.
+///
+/// Unsafe to call unless the CPU has the instruction set, a and b hold `depth` steps of a full panel, and c is
+/// writable at the tile's elements.
+pub(super) type MicroKernel = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, usize, bool);
+
+/// The kernels of one instruction set and the shape of its panels.
+pub(super) struct Kernels {
+    /// Rows of a full tile: the width of a's panels.
+    pub mr: usize,
+    /// Columns of a full tile: the width of b's panels.
+    pub nr: usize,
+    /// Lanes of a vector; `nr` is two vectors.
+    pub lanes: usize,
+    /// Depth up to which one pass goes: a panel of a and one of b stay near 64 KB, and c is revisited rarely.
+    pub kc: usize,
+    /// Panels of a in one block, which stays in the L2 cache while b's panels pass by.
+    pub mc_panels: usize,
+    /// `tiles[rows - 1][vectors - 1]`.
+    tiles: &'static [[MicroKernel; 2]],
+}
+
+impl Kernels {
+    /// The kernels of `isa`, or of the best set below it that the CPU has.
+    pub fn of(isa: Isa) -> &'static Kernels {
+        match isa.usable() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &AVX2,
+            _ => &SCALAR,
+        }
+    }
+
+    /// The kernel for a tile of `rows` × `cols`, 1 ≤ rows ≤ mr, 1 ≤ cols ≤ nr.
+    #[inline]
+    pub fn tile(&self, rows: usize, cols: usize) -> MicroKernel {
+        self.tiles[rows - 1][usize::from(cols > self.lanes)]
+    }
+}
+
+#[inline(always)]
+fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// # Safety
+/// As [`MicroKernel`], with `PR` the width of a's panels and `2·LANES` that of b's.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<S: Simd, const PR: usize, const MR: usize, const NV: usize>(
+    s: S,
+    depth: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    c: *mut f32,
+    c_rs: usize,
+    cols: usize,
+    add: bool,
+) {
+    let nr = 2 * S::LANES;
+    for i in 0..MR {
+        for v in 0..NV {
+            prefetch(c.wrapping_add(i * c_rs + v * S::LANES));
+        }
+    }
+    let mut acc = [[s.zero(); NV]; MR];
+    for _ in 0..depth {
+        // SAFETY: within the panels by the caller's promise. The prefetch reaches ahead in b, which streams.
+        unsafe {
+            let mut bv = [s.zero(); NV];
+            for v in 0..NV {
+                bv[v] = s.load_ptr(b.add(v * S::LANES));
+                prefetch(b.wrapping_add(AHEAD * nr + v * S::LANES));
+            }
+            for i in 0..MR {
+                let ai = s.splat(*a.add(i));
+                for v in 0..NV {
+                    acc[i][v] = s.mul_add(ai, bv[v], acc[i][v]);
+                }
+            }
+            a = a.add(PR);
+            b = b.add(nr);
+        }
+    }
+    let full = cols == NV * S::LANES;
+    for (i, acc) in acc.iter().enumerate() {
+        for (v, acc) in acc.iter().enumerate() {
+            // SAFETY: the tile lies in c by the caller's promise; a partial vector ends at `cols`.
+            unsafe {
+                let c = c.add(i * c_rs + v * S::LANES);
+                if full || v + 1 < NV {
+                    s.store_ptr(if add { s.add(s.load_ptr(c), *acc) } else { *acc }, c);
+                } else {
+                    let part = std::slice::from_raw_parts_mut(c, cols - v * S::LANES);
+                    let sum = if add { s.add(s.load_partial(part), *acc) } else { *acc };
+                    s.store_partial(sum, part);
+                }
+            }
+        }
+    }
+}
+
+/// Steps of the depth that b is prefetched ahead.
+const AHEAD: usize = 8;
+
+macro_rules! kernels {
+    ($table:ident, $function:ident, $token:expr, $(#[$feature:meta])? mr: $mr:literal, lanes: $lanes:literal,
+     kc: $kc:literal, mc_panels: $mc:literal, rows: [$($rows:literal)*]) => {
+        /// # Safety
+        /// As [`MicroKernel`].
+        $(#[$feature])?
+        unsafe fn $function<const MR: usize, const NV: usize>(
+            depth: usize, a: *const f32, b: *const f32, c: *mut f32, c_rs: usize, cols: usize, add: bool,
+        ) {
+            // SAFETY: the same promise; the features of the token are those of this function.
+            #[allow(unused_unsafe)]
+            unsafe { tile::<_, $mr, MR, NV>($token, depth, a, b, c, c_rs, cols, add) }
+        }
+
+        static $table: Kernels = Kernels {
+            mr: $mr,
+            nr: 2 * $lanes,
+            lanes: $lanes,
+            kc: $kc,
+            mc_panels: $mc,
+            tiles: &[$([$function::<$rows, 1>, $function::<$rows, 2>]),*],
+        };
+        const _: () = assert!($table.tiles.len() == $table.mr);
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX512, avx512, unsafe { crate::isa::Avx512Token::new() },
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    mr: 14, lanes: 16, kc: 384, mc_panels: 16, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+
+#[cfg(target_arch = "x86_64")]
+kernels!(AVX2, avx2, unsafe { crate::isa::Avx2Token::new() },
+    #[target_feature(enable = "avx2,fma,f16c")]
+    mr: 6, lanes: 8, kc: 384, mc_panels: 24, rows: [1 2 3 4 5 6]);
+
+kernels!(SCALAR, scalar, ScalarToken, mr: 2, lanes: 8, kc: 256, mc_panels: 32, rows: [1 2]);

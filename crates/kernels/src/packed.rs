@@ -1,0 +1,222 @@
+//! Products with weights in a packed number format, straight from a file's bytes.
+
+use std::ops::Range;
+
+use imaginal_numeric::Format;
+
+use crate::gemm::few::{self, Few, Kind, Out, Weights};
+use crate::gemm::{FEW, MatRef, Right, run};
+use crate::isa::{Isa, isa};
+use crate::pool::{self, SharedMut};
+use crate::scratch::{Slot, with_buffer};
+
+/// out\[m, n\] = x\[m, k\] · Wᵀ, where W\[n, k\] lies row by row in `format` in the bytes `w`; x and out are row-major.
+///
+/// Up to eight rows of x, W is decoded in registers and multiplied at once, so that the product is bound by the bandwidth
+/// at which W arrives. For more rows, panels of W are decoded into the packed operand of the f32 GEMM; there is never an
+/// expanded copy of W. All arithmetic is f32. The remarks of [`gemm`](crate::gemm) on order and error hold, W being what
+/// `format` decodes to.
+///
+/// # Panics
+/// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
+pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
+    matmul_packed_with(isa(), format, w, n, k, x, m, out);
+}
+
+/// [`matmul_packed`] with a given instruction set (the best below it that the CPU has).
+#[allow(clippy::too_many_arguments)]
+pub fn matmul_packed_with(
+    isa: Isa,
+    format: Format,
+    w: &[u8],
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    let name = format.name();
+    let row_bytes = format.bytes_for(k);
+    let Some(row_bytes) = row_bytes else {
+        panic!("matmul_packed: {k} columns are no whole number of {name} blocks of {}", format.block_len())
+    };
+    let sizes = (row_bytes.checked_mul(n), m.checked_mul(k), m.checked_mul(n));
+    assert_eq!(
+        sizes,
+        (Some(w.len()), Some(x.len()), Some(out.len())),
+        "matmul_packed: bytes of W, elements of x and of out for m = {m}, n = {n}, k = {k} in {name}, against those given"
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        return out.fill(0.0);
+    }
+    let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads() };
+    if m > FEW {
+        let x = MatRef::row_major(x, k);
+        return run(isa, threads, m, n, k, x, Right::Packed { format, bytes: w, row_bytes }, out, n, false);
+    }
+    let x = Few { data: x, stride: k, rows: m };
+    let out = Out { data: SharedMut::new(out), row: n, col: 1, add: false };
+    match Kind::of(format) {
+        Some(kind) => few::dots(isa, threads, Weights { kind, bytes: w, row_bytes }, n, k, x, &out),
+        None => {
+            // Some rows at a time go through a buffer that stays in the cache.
+            let rows = (32 * 1024 / k).clamp(1, n);
+            let task = |t: usize| {
+                let count = rows.min(n - t * rows);
+                with_buffer(Slot::Rows, rows * k, |buffer| {
+                    decode_rows(isa, format, w, row_bytes, t * rows..t * rows + count, 0..k, buffer);
+                    let floats = Weights::floats(&buffer[..count * k], k);
+                    few::dots_at(isa, floats, t * rows, count, k, x, &out);
+                });
+            };
+            if threads > 1 { pool::parallel(n.div_ceil(rows), &task) } else { (0..n.div_ceil(rows)).for_each(task) }
+        }
+    }
+}
+
+/// Decodes columns `depth` of rows `rows` into `dst`, row-major. The range must begin and end at block borders.
+///
+/// # Panics
+/// If it does not, or a slice is too short.
+pub(crate) fn decode_rows(
+    isa: Isa,
+    format: Format,
+    bytes: &[u8],
+    row_bytes: usize,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    dst: &mut [f32],
+) {
+    let (Some(skip), Some(len)) = (format.bytes_for(depth.start), format.bytes_for(depth.len())) else {
+        panic!("columns {depth:?} are no whole {} blocks", format.name())
+    };
+    for (row, dst) in rows.zip(dst.chunks_exact_mut(depth.len())) {
+        let src = &bytes[row * row_bytes + skip..][..len];
+        match Kind::of(format) {
+            Some(kind) => few::decode_row(isa, kind, src, depth.len(), dst),
+            None => (format.info().decode)(src, dst),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::available;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed | 1;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// All formats that hold fractions: the table's rows that decode what they encoded to something near.
+    fn float_formats() -> impl Iterator<Item = Format> {
+        Format::all().filter(|f| {
+            let (len, x) = (f.block_len(), 0.625);
+            let (mut bytes, mut back) = (vec![0; f.block_bytes()], vec![0.0; len]);
+            f.encode(&vec![x; len], &mut bytes).is_ok()
+                && f.decode(&bytes, &mut back).is_ok()
+                && (back[0] - x).abs() < 0.3
+        })
+    }
+
+    #[test]
+    fn decoding_in_registers_equals_the_table() {
+        for format in [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0] {
+            let unit = format.block_len();
+            for blocks in [1, 2, 3, 7, 50] {
+                let k = blocks * unit;
+                let (mut bytes, mut expected) = (vec![0; format.bytes_for(k).unwrap()], vec![0.0; k]);
+                let values: Vec<f32> = numbers(k, 5).iter().map(|x| x * 3.0).collect();
+                format.encode(&values, &mut bytes).unwrap();
+                format.decode(&bytes, &mut expected).unwrap();
+                for isa in available() {
+                    let mut got = vec![9.0; k + 1];
+                    few::decode_row(isa, Kind::of(format).unwrap(), &bytes, k, &mut got);
+                    assert_eq!(got[..k], expected, "{isa} {} {k}", format.name());
+                    assert_eq!(got[k], 9.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_against_the_decoded_matrix_in_f64() {
+        let formats: Vec<Format> = float_formats().collect();
+        assert!(formats.len() >= 6, "{formats:?}");
+        for format in formats {
+            let unit = format.block_len();
+            let depths = if unit == 1 { vec![1, 20, 37, 100, 500] } else { vec![unit, 3 * unit, 1024] };
+            for k in depths {
+                for n in [1, 2, 7, 33, 70] {
+                    let mut w = vec![0; format.bytes_for(n * k).unwrap()];
+                    format.encode(&numbers(n * k, 1), &mut w).unwrap();
+                    let mut decoded = vec![0.0; n * k];
+                    format.decode(&w, &mut decoded).unwrap();
+                    // One byte further, to prove that bytes need no alignment.
+                    let shifted: Vec<u8> = [0].iter().chain(&w).copied().collect();
+                    for m in [1, 2, 3, 4, 5, 8, 9, 40] {
+                        let x = numbers(m * k, 2);
+                        for isa in available() {
+                            let mut out = vec![f32::NAN; m * n];
+                            matmul_packed_with(isa, format, &shifted[1..], n, k, &x, m, &mut out);
+                            for (i, out) in out.chunks(n).enumerate() {
+                                for (j, out) in out.iter().enumerate() {
+                                    let terms = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(decoded[j * k + p]));
+                                    let bound =
+                                        (k + 2) as f64 * 2f64.powi(-24) * terms.clone().map(f64::abs).sum::<f64>();
+                                    let error = (f64::from(*out) - terms.sum::<f64>()).abs();
+                                    assert!(error <= bound, "{isa} {} {m}×{n}×{k}: {error}", format.name());
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_neighbours() {
+        let (n, k) = (70, 640);
+        for format in [Format::Q8_0, Format::BF16, Format::F64] {
+            let mut w = vec![0; format.bytes_for(n * k).unwrap()];
+            format.encode(&numbers(n * k, 3), &mut w).unwrap();
+            let x = numbers(50 * k, 4);
+            for isa in available() {
+                for range in [1..9, 9..50] {
+                    let mut first: Option<Vec<f32>> = None;
+                    for m in range {
+                        let mut out = vec![0.0; m * n];
+                        matmul_packed_with(isa, format, &w, n, k, &x[..m * k], m, &mut out);
+                        let row = first.get_or_insert_with(|| out[..n].to_vec());
+                        assert_eq!(out[..n], row[..], "{isa} {} {m}", format.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let refuse = |k: usize, w: usize, out: usize| {
+            let (x, w, mut out) = (vec![0.0; 2 * k], vec![0; w], vec![0.0; out]);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                matmul_packed(Format::Q8_0, &w, 3, k, &x, 2, &mut out)
+            }))
+            .is_err()
+        };
+        assert!(!refuse(64, 3 * 68, 6));
+        assert!(refuse(63, 3 * 68, 6));
+        assert!(refuse(64, 3 * 68 - 1, 6));
+        assert!(refuse(64, 3 * 68, 5));
+    }
+}
