@@ -12,7 +12,9 @@ impl Shape {
 
     /// How many elements a tensor of this shape has, if that fits a `usize`.
     pub fn checked_count(&self) -> Option<usize> {
-        self.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+        // Sizes beside a 0 have to fit too: strides and partial products are made of them.
+        let n = self.0.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
+        Some(if self.0.contains(&0) { 0 } else { n })
     }
 }
 
@@ -171,7 +173,11 @@ impl Layout {
                 return Err(fail());
             }
         }
-        Ok(Layout { shape: Shape(shape.to_vec()), strides, offset: self.offset })
+        let shape = Shape(shape.to_vec());
+        if shape.checked_count().is_none() {
+            return Err(Error::argument(op, format!("shape {:?} has more elements than can be counted", shape.dims())));
+        }
+        Ok(Layout { shape, strides, offset: self.offset })
     }
 
     /// A view with another shape, where the strides allow one without a copy.

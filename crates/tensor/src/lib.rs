@@ -40,6 +40,7 @@ pub use ops::adamw::AdamW;
 pub use ops::attention::AttentionOpts;
 pub use ops::rope::RopeStyle;
 pub use ops::selective_scan::ScanInputs;
+pub use ops::random::Philox;
 pub use packed::Packed;
 pub use storage::Bytes;
 pub use tensor::{Tensor, TensorId};

@@ -10,6 +10,7 @@ pub(crate) mod compare;
 pub(crate) mod concat;
 pub(crate) mod cumsum;
 pub(crate) mod index;
+pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod select;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) mod swiglu;
 pub(crate) mod cross_entropy;
 pub(crate) mod matmul;
 pub(crate) mod softmax;
+pub(crate) mod sort;
 pub(crate) mod attention;
 pub(crate) mod causal_conv1d;
 pub(crate) mod selective_scan;

@@ -1,6 +1,8 @@
+use imaginal_kernels::vecmath;
+
 use super::Unary;
 use crate::Layout;
-use crate::ops::common::{Float, Real, map};
+use crate::ops::common::{Float, Real, map, map_runs};
 
 /// `√(2/π)`, of the tanh form of GELU.
 pub(super) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
@@ -22,6 +24,32 @@ pub(super) fn normal_cdf<R: Real>(x: R) -> R {
 fn relu<R: Real>(x: R) -> R {
     // Written so that NaN stays NaN.
     if x < R::ZERO { R::ZERO } else { x }
+}
+
+/// The vectorised form of a function, where there is one.
+pub(super) fn vectorised(kind: Unary) -> Option<vecmath::Unary> {
+    Some(match kind {
+        Unary::Neg => vecmath::Unary::Neg,
+        Unary::Exp => vecmath::Unary::Exp,
+        Unary::Log => vecmath::Unary::Log,
+        Unary::Sqrt => vecmath::Unary::Sqrt,
+        Unary::Rsqrt => vecmath::Unary::Rsqrt,
+        Unary::Recip => vecmath::Unary::Recip,
+        Unary::Sqr => vecmath::Unary::Sqr,
+        Unary::Abs => vecmath::Unary::Abs,
+        Unary::Tanh => vecmath::Unary::Tanh,
+        Unary::Sigmoid => vecmath::Unary::Sigmoid,
+        Unary::Silu => vecmath::Unary::Silu,
+        Unary::Gelu => vecmath::Unary::GeluTanh,
+        Unary::GeluErf => vecmath::Unary::GeluErf,
+        Unary::Relu => vecmath::Unary::Relu,
+        Unary::Softplus => vecmath::Unary::Softplus,
+        Unary::Sin | Unary::Cos => return None,
+    })
+}
+
+pub(super) fn values_f32(op: vecmath::Unary, source: &[f32], layout: &Layout, out: &mut [f32]) {
+    map_runs(source, layout, out, |src, dst| vecmath::unary(op, src, dst));
 }
 
 pub(super) fn values<T: Float>(kind: Unary, source: &[T], layout: &Layout, out: &mut [T]) {

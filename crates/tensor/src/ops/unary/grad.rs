@@ -1,11 +1,13 @@
+use imaginal_kernels::vecmath;
+
 use super::Unary;
-use super::cpu::{GELU_CUBIC, GELU_SCALE, normal_cdf, sigmoid};
+use super::cpu::{GELU_CUBIC, GELU_SCALE, normal_cdf, sigmoid, vectorised};
 use crate::autograd::{Backward, InputGrads};
 use crate::layout::Layout;
 use crate::ops::binary::cpu::map2;
 use crate::ops::common::{Float, Real, with_float};
 use crate::storage::Storage;
-use crate::{Result, Tensor};
+use crate::{DType, Result, Tensor};
 
 impl Unary {
     /// Whether the slope is computed from the function's result; from its argument otherwise.
@@ -26,8 +28,18 @@ fn slope_times(kind: Unary, v: &Tensor, g: &Tensor) -> Result<Tensor> {
     if kind == Unary::Neg {
         return g.neg();
     }
-    match (v.storage(), g.storage()) {
-        (Storage::Cpu(sv), Storage::Cpu(sg)) => {
+    match (v.storage(), g.storage(), vectorised(kind)) {
+        (Storage::Cpu(_), Storage::Cpu(_), Some(op))
+            if v.dtype() == DType::F32 && v.is_contiguous() && g.is_contiguous() =>
+        {
+            Tensor::build::<f32>(v.shape(), |out| {
+                let v = v.as_slice::<f32>()?;
+                // Of argument and result, the kernel reads the one that is saved: see `slope_uses_result`.
+                vecmath::unary_backward(op, v, v, g.as_slice::<f32>()?, out);
+                Ok(())
+            })
+        }
+        (Storage::Cpu(sv), Storage::Cpu(sg), _) => {
             with_float!(kind.name(), v.dtype(), T => Tensor::build::<T>(v.shape(), |out| {
                 slopes(kind, sv.slice::<T>(), v.layout(), sg.slice::<T>(), g.layout(), out);
                 Ok(())

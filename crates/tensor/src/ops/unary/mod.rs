@@ -10,7 +10,7 @@ mod tests;
 use crate::autograd::record;
 use crate::ops::common::with_float;
 use crate::storage::Storage;
-use crate::{Result, Tensor};
+use crate::{DType, Result, Tensor};
 
 /// Which function.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -59,13 +59,17 @@ impl Unary {
 }
 
 fn unary(kind: Unary, x: &Tensor) -> Result<Tensor> {
-    let out = match x.storage() {
-        Storage::Cpu(s) => with_float!(kind.name(), x.dtype(), T => Tensor::build::<T>(x.shape(), |out| {
+    let out = match (x.storage(), cpu::vectorised(kind)) {
+        (Storage::Cpu(s), Some(op)) if x.dtype() == DType::F32 => Tensor::build::<f32>(x.shape(), |out| {
+            cpu::values_f32(op, s.slice(), x.layout(), out);
+            Ok(())
+        })?,
+        (Storage::Cpu(s), _) => with_float!(kind.name(), x.dtype(), T => Tensor::build::<T>(x.shape(), |out| {
             cpu::values(kind, s.slice::<T>(), x.layout(), out);
             Ok(())
         }))?,
         #[cfg(feature = "gpu")]
-        Storage::Gpu(_) => gpu::values(kind, x)?,
+        (Storage::Gpu(_), _) => gpu::values(kind, x)?,
     };
     let saved = kind.slope_uses_result().then(|| out.clone());
     Ok(record(out, &[x], move |b| grad::backward(kind, b, saved.as_ref())))
