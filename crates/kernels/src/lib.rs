@@ -23,3 +23,4 @@ pub mod optim;
 pub mod rope;
 pub mod scan;
 pub mod softmax;
+pub mod attention;
