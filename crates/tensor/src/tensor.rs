@@ -74,14 +74,15 @@ impl Tensor {
         Ok(Tensor::from_buffer(buffer, shape, T::DTYPE))
     }
 
-    /// Two dense CPU tensors that one kernel fills, as the gradients of two inputs.
-    pub(crate) fn build2<T: Element>(
-        shapes: [&[usize]; 2],
-        fill: impl FnOnce(&mut [T], &mut [T]) -> Result<()>,
-    ) -> Result<(Self, Self)> {
-        let [mut a, mut b] = shapes.map(|s| CpuStorage::scratch::<T>(s.iter().product()));
-        fill(bytemuck::cast_slice_mut(a.bytes_mut()), bytemuck::cast_slice_mut(b.bytes_mut()))?;
-        Ok((Tensor::from_buffer(a, shapes[0], T::DTYPE), Tensor::from_buffer(b, shapes[1], T::DTYPE)))
+    /// Dense CPU tensors that one kernel fills, as the gradients of several inputs.
+    pub(crate) fn build_n<T: Element, const N: usize>(
+        shapes: [&[usize]; N],
+        fill: impl FnOnce([&mut [T]; N]) -> Result<()>,
+    ) -> Result<[Self; N]> {
+        let mut buffers = shapes.map(|s| CpuStorage::scratch::<T>(s.iter().product()));
+        fill(buffers.each_mut().map(|b| bytemuck::cast_slice_mut(b.bytes_mut())))?;
+        let mut shapes = shapes.into_iter();
+        Ok(buffers.map(|b| Tensor::from_buffer(b, shapes.next().unwrap_or_default(), T::DTYPE)))
     }
 
     /// The same storage seen through another layout, without history (see `ops::view`).

@@ -113,6 +113,7 @@ impl GpuStorage {
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.words.max(1)) }
     }
 
+    #[cfg(test)]
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }

@@ -1,8 +1,8 @@
 use cubecl::prelude::*;
 use imaginal_numeric::Format;
 
-use crate::gpu::{GpuDevice, GpuStorage, Info};
-use crate::{Error, Packed, Result};
+use crate::gpu::{GpuDevice, GpuStorage, Info, storage};
+use crate::{DType, Error, Packed, Result, Shape, Tensor};
 
 /// The block layouts that the kernel knows.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -94,19 +94,30 @@ pub(crate) fn upload(gpu: &GpuDevice, w: &Packed) -> Result<GpuStorage> {
     GpuStorage::from_bytes(gpu, w.bytes())
 }
 
-/// Rows of packed weights as `f32`: those that `ids` (dense, checked) name, or all of them.
-pub(super) fn unpack(op: &'static str, w: &Packed, words: &GpuStorage, ids: Option<(&GpuStorage, usize)>) -> Result<GpuStorage> {
+/// Packed weights as `f32` in this shape: the rows that `ids` (checked) name, or all of them.
+pub(super) fn unpack(
+    op: &'static str,
+    w: &Packed,
+    words: &GpuStorage,
+    ids: Option<&Tensor>,
+    shape: Shape,
+) -> Result<Tensor> {
     let gpu = words.device();
     let Some(kind) = Kind::of(w.format()) else {
         return Err(Error::argument(op, format!("no gpu kernel unpacks {}", w.format().name())));
     };
-    let rows = ids.map_or(w.rows(), |(_, n)| n);
+    // The kernel reads the ids without a layout.
+    let ids = ids.map(Tensor::deep_copy).transpose()?;
+    let n = shape.dims().iter().product();
     let row_bytes = if w.rows() == 0 { 0 } else { w.bytes().len() / w.rows() };
-    let out = GpuStorage::scratch(gpu, op, rows * w.cols())?;
+    let out = GpuStorage::scratch(gpu, op, n)?;
     let info = Info::new().number(w.cols()).number(row_bytes).number(ids.is_some().into()).upload(gpu)?;
-    let list = ids.map_or(&info, |(list, _)| list);
-    gpu.run(op, rows * w.cols(), |client, grid, dim| {
+    let list = match &ids {
+        Some(ids) => storage(op, ids)?,
+        None => &info,
+    };
+    gpu.run(op, n, |client, grid, dim| {
         unpack_kernel::launch(client, grid, dim, words.arg(), list.arg(), info.arg(), out.arg(), kind)
     })?;
-    Ok(out)
+    Ok(Tensor::from_gpu(out, shape, DType::F32))
 }

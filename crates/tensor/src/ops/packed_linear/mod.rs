@@ -1,19 +1,28 @@
 //! Products with weights in a packed number format, straight from their bytes; and rows of a packed embedding.
 
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
 use imaginal_kernels::{matmul_packed, pool};
 
 use crate::autograd::record;
-use crate::{DType, Error, Packed, Result, Tensor};
+use crate::{DType, Device, Error, Packed, Result, Tensor};
+
+fn same_device(op: &'static str, device: &Device, w: &Packed) -> Result<()> {
+    if *device != w.device() {
+        return Err(Error::DeviceMismatch { op, lhs: device.to_string(), rhs: w.device().to_string() });
+    }
+    Ok(())
+}
 
 impl Tensor {
     /// `x[.., k] · Wᵀ + bias[n]` → `[.., n]`, `f32`, with `W` packed as `[n, k]`. The gradient reaches `x` and `bias`;
     /// the packed weights are constants.
     ///
     /// # Errors
-    /// The inner sizes differ, `bias` is not `[n]`, or `x` is not `f32` on the CPU.
+    /// The inner sizes differ, `bias` is not `[n]`, `x` is not `f32`, or devices differ.
     pub fn packed_linear(&self, w: &Packed, bias: Option<&Tensor>) -> Result<Tensor> {
         let op = "packed_linear";
         let (n, k) = (w.rows(), w.cols());
@@ -24,10 +33,15 @@ impl Tensor {
         let m = if k == 0 { 0 } else { x.elem_count() / k };
         let mut shape = self.shape().to_vec();
         shape[self.rank() - 1] = n;
-        let out = Tensor::build::<f32>(shape, |out| {
-            matmul_packed(w.format(), w.bytes(), n, k, x.as_slice()?, m, out);
-            Ok(())
-        })?;
+        same_device(op, self.device(), w)?;
+        let out = match w.device() {
+            Device::Cpu => Tensor::build::<f32>(shape, |out| {
+                matmul_packed(w.format(), w.bytes(), n, k, x.as_slice()?, m, out);
+                Ok(())
+            })?,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => x.reshape([m, k])?.matmul(&Tensor::from_packed(w)?.t()?)?.reshape(shape)?,
+        };
         let weights = w.clone();
         let out = record(out, &[self], move |b| {
             let expanded = Tensor::from_packed(&weights)?;
@@ -40,29 +54,38 @@ impl Tensor {
         }
     }
 
-    /// All weights of a packed matrix as `f32[rows, cols]`.
+    /// All weights of a packed matrix as `f32[rows, cols]`, on the device where they are.
     ///
     /// # Errors
     /// The format refuses its bytes.
     pub fn from_packed(w: &Packed) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Some(words) = w.gpu_words() {
+            return gpu::unpack("from_packed", w, words, None, [w.rows(), w.cols()].into());
+        }
         Tensor::build::<f32>([w.rows(), w.cols()], |out| decode_rows(w, &(0..w.rows() as u32).collect::<Vec<_>>(), out))
     }
 
     /// Rows `ids` (`u32`, any shape) of a packed matrix: `[.., cols]` in `f32`. The lookup of an embedding.
     ///
     /// # Errors
-    /// An id is not below the number of rows, or the format refuses its bytes.
+    /// An id is not below the number of rows, devices differ, or the format refuses its bytes.
     pub fn packed_rows(w: &Packed, ids: &Tensor) -> Result<Tensor> {
         let op = "packed_rows";
         if ids.dtype() != DType::U32 {
             return Err(Error::DType { op, got: ids.dtype(), expected: "u32".into() });
         }
+        same_device(op, ids.device(), w)?;
         let list = ids.to_vec::<u32>()?;
         if let Some(&id) = list.iter().find(|&&id| id as usize >= w.rows()) {
             return Err(Error::OutOfRange { op, what: "id", index: id as usize, bound: w.rows() });
         }
         let mut shape = ids.shape().to_vec();
         shape.push(w.cols());
+        #[cfg(feature = "gpu")]
+        if let Some(words) = w.gpu_words() {
+            return gpu::unpack(op, w, words, Some(ids), shape.into());
+        }
         Tensor::build::<f32>(shape, |out| decode_rows(w, &list, out))
     }
 }

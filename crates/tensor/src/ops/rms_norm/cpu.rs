@@ -17,10 +17,10 @@ pub(super) fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor> {
 }
 
 /// Gradients of the input and of the weight.
-pub(super) fn backward(x: &Tensor, w: &Tensor, eps: f32, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+pub(super) fn backward(x: &Tensor, w: &Tensor, eps: f32, grad: &Tensor) -> Result<[Tensor; 2]> {
     let (rows, d) = sizes(x);
     let (x, w, grad) = (x.detach().contiguous()?, w.detach().contiguous()?, grad.contiguous()?);
-    Tensor::build2::<f32>([x.shape(), w.shape()], |dx, dw| {
+    Tensor::build_n::<f32, 2>([x.shape(), w.shape()], |[dx, dw]| {
         norm::rms_norm_backward(x.as_slice()?, w.as_slice()?, eps, rows, d, grad.as_slice()?, dx, dw);
         Ok(())
     })

@@ -24,7 +24,7 @@ impl Tensor {
         }
         let out = cpu::forward(self, w, eps)?;
         Ok(record(out, &[self, w], move |b| {
-            let (dx, dw) = cpu::backward(&b.inputs[0], &b.inputs[1], eps, b.grad)?;
+            let [dx, dw] = cpu::backward(&b.inputs[0], &b.inputs[1], eps, b.grad)?;
             Ok(vec![Some(dx), Some(dw)])
         }))
     }

@@ -1,10 +1,12 @@
 //! The selective state-space recurrence of Mamba-1 (Gu and Dao 2023).
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
+use crate::autograd::record;
 use crate::ops::binary::same_kind;
-use crate::{Error, Result, Tensor};
+use crate::{DType, Error, Result, Tensor};
 
 /// The inputs of [`Tensor::selective_scan`] besides `u`.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,14 @@ impl Tensor {
     /// # Errors
     /// Shapes do not fit, or types or devices differ.
     pub fn selective_scan(&self, s: &ScanInputs) -> Result<(Tensor, Tensor)> {
-        self.selective_scan_reference(s)
+        let (inputs, sizes) = self.check_scan(s)?;
+        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
+            return self.selective_scan_reference(s);
+        }
+        let [y, h] = cpu::forward(self, s, sizes)?;
+        let (with_d, with_h0) = (s.d.is_some(), s.h0.is_some());
+        let y = record(y, &inputs, move |ctx| cpu::backward(ctx, with_d, with_h0, sizes));
+        Ok((y, h))
     }
 
     fn check_scan<'a>(&'a self, s: &ScanInputs<'a>) -> Result<(Vec<&'a Tensor>, Sizes)> {

@@ -24,7 +24,7 @@ impl Tensor {
         }
         let out = cpu::forward(self, up)?;
         Ok(record(out, &[self, up], |b| {
-            let (dgate, dup) = cpu::backward(&b.inputs[0], &b.inputs[1], b.grad)?;
+            let [dgate, dup] = cpu::backward(&b.inputs[0], &b.inputs[1], b.grad)?;
             Ok(vec![Some(dgate), Some(dup)])
         }))
     }

@@ -60,7 +60,7 @@ fn slope(#[comptime] kind: Unary, v: f32, g: f32) -> f32 {
         Unary::Exp => v * g,
         Unary::Log => g / v,
         Unary::Sqrt => 0.5 * g / v,
-        Unary::Rsqrt => -0.5 * v * v * v * g,
+        Unary::Rsqrt => -(0.5 * v * v * v * g),
         Unary::Recip => -(v * v * g),
         Unary::Sqr => (v + v) * g,
         Unary::Abs => select(v > 0.0, g, select(v < 0.0, -g, 0.0f32)),
@@ -78,7 +78,7 @@ fn slope(#[comptime] kind: Unary, v: f32, g: f32) -> f32 {
             0.5 * (1.0 + t + v * (1.0 - t * t) * inner) * g
         }
         Unary::GeluErf => {
-            let density = DENSITY * f32::exp(-0.5 * v * v);
+            let density = DENSITY * f32::exp(-(0.5 * v * v));
             (0.5 * (1.0 + Erf::erf(v * SQRT_HALF)) + v * density) * g
         }
         Unary::Relu => select(v > 0.0, g, 0.0f32),
