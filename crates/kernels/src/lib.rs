@@ -24,3 +24,5 @@ pub mod rope;
 pub mod scan;
 pub mod softmax;
 pub mod attention;
+pub mod conv;
+pub mod embedding;

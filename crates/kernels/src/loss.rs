@@ -154,3 +154,80 @@ pub(crate) fn cross_entropy_backward_isa(
         pool::parallel(n.div_ceil(per), &task);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::available;
+    use crate::testing::{Random, assert_close};
+
+    #[test]
+    fn loss_and_gradient_on_every_instruction_set() {
+        let mut r = Random::new(1);
+        for (n, v) in [(1, 1), (4, 7), (3, 65), (20, 4096), (33, 1000)] {
+            for ignore in [None, Some(0)] {
+                let logits = r.vec(n * v, -8.0, 8.0);
+                let targets: Vec<u32> = (0..n).map(|i| if i % 3 == 1 { 0 } else { (r.bits() % v as u64) as u32 }).collect();
+                let counted = |i: usize| Some(targets[i]) != ignore;
+                let count = (0..n).filter(|&i| counted(i)).count();
+                let (mut total, mut gradient, mut logs) = (0.0, vec![0.0; n * v], Vec::new());
+                for i in 0..n {
+                    let row = &logits[i * v..(i + 1) * v];
+                    let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+                    logs.push(sum.ln());
+                    if counted(i) {
+                        let t = targets[i] as usize;
+                        total += sum.ln() - f64::from(row[t]);
+                        for j in 0..v {
+                            let p = f64::from(row[j]).exp() / sum;
+                            gradient[i * v + j] = (p - if j == t { 1.0 } else { 0.0 }) / count as f64;
+                        }
+                    }
+                }
+                for isa in available() {
+                    let (mut lse, mut d) = (vec![7.0; n], vec![7.0; n * v]);
+                    let loss = cross_entropy_isa(isa, &logits, n, v, &targets, ignore, &mut lse);
+                    assert_eq!(loss.count, count);
+                    assert_close(&format!("{isa} lse"), &lse, &logs, 1e-6, 1.0);
+                    if count == 0 {
+                        assert!(loss.mean.is_nan());
+                        continue;
+                    }
+                    assert!((loss.mean - total / count as f64).abs() < 2e-6, "{isa} {n}x{v}: {}", loss.mean);
+                    let scale = 1.0 / count as f32;
+                    cross_entropy_backward_isa(isa, &logits, n, v, &targets, ignore, &lse, scale, &mut d);
+                    assert_close(&format!("{isa} dlogits"), &d, &gradient, 2e-6, scale.into());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_matches_differences_of_the_loss() {
+        let mut r = Random::new(2);
+        let logits = r.vec(3 * 5, -2.0, 2.0);
+        let targets = [4, 0, 2];
+        let exact = |x: &[f64]| -> f64 {
+            let row = |i: usize| &x[i * 5..(i + 1) * 5];
+            let loss = |i: usize| row(i).iter().map(|v| v.exp()).sum::<f64>().ln() - row(i)[targets[i] as usize];
+            (0..3).map(loss).sum::<f64>() / 3.0
+        };
+        let (mut lse, mut d) = ([0.0; 3], [0.0; 15]);
+        cross_entropy(&logits, 3, 5, &targets, None, &mut lse);
+        cross_entropy_backward(&logits, 3, 5, &targets, None, &lse, 1.0 / 3.0, &mut d);
+        for i in 0..15 {
+            let moved = |h: f64| {
+                let mut x: Vec<f64> = logits.iter().map(|v| f64::from(*v)).collect();
+                x[i] += h;
+                exact(&x)
+            };
+            assert!(((moved(1e-6) - moved(-1e-6)) / 2e-6 - f64::from(d[i])).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "target 5 of row 0 is not a class below 5")]
+    fn a_target_beyond_the_classes_is_refused() {
+        cross_entropy(&[0.0; 5], 1, 5, &[5], None, &mut [0.0]);
+    }
+}

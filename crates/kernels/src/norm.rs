@@ -153,3 +153,71 @@ pub(crate) fn sum_parts(part: &[f32], groups: usize, out: &mut [f32]) {
         *o = (0..groups).map(|g| f64::from(part[g * d + j])).sum::<f64>() as f32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::available;
+    use crate::testing::{Random, assert_close, wide};
+
+    fn exact(x: &[f64], w: &[f64], eps: f64) -> Vec<f64> {
+        let d = w.len();
+        x.chunks(d)
+            .flat_map(|row| {
+                let r = 1.0 / (row.iter().map(|v| v * v).sum::<f64>() / d as f64 + eps).sqrt();
+                row.iter().zip(w).map(|(x, w)| x * r * w).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// dx, dw in f64.
+    fn exact_backward(x: &[f64], w: &[f64], eps: f64, g: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let d = w.len();
+        let (mut dx, mut dw) = (Vec::new(), vec![0.0; d]);
+        for (x, g) in x.chunks(d).zip(g.chunks(d)) {
+            let r = 1.0 / (x.iter().map(|v| v * v).sum::<f64>() / d as f64 + eps).sqrt();
+            let dot: f64 = (0..d).map(|j| x[j] * w[j] * g[j]).sum();
+            dx.extend((0..d).map(|j| r * w[j] * g[j] - x[j] * r.powi(3) * dot / d as f64));
+            dw.iter_mut().enumerate().for_each(|(j, s)| *s += g[j] * x[j] * r);
+        }
+        (dx, dw)
+    }
+
+    #[test]
+    fn the_oracle_agrees_with_differences() {
+        let mut r = Random::new(1);
+        let (x, w, g) = (wide(&r.vec(10, -1.0, 1.0)), wide(&r.vec(5, 0.5, 1.5)), wide(&r.vec(10, -1.0, 1.0)));
+        let objective = |x: &[f64], w: &[f64]| exact(x, w, 0.1).iter().zip(&g).map(|(a, b)| a * b).sum::<f64>();
+        let (dx, dw) = exact_backward(&x, &w, 0.1, &g);
+        for (i, e) in dx.iter().chain(&dw).enumerate() {
+            let moved = |h: f64| {
+                let (mut x, mut w) = (x.clone(), w.clone());
+                if i < 10 { x[i] += h } else { w[i - 10] += h }
+                objective(&x, &w)
+            };
+            assert!(((moved(1e-6) - moved(-1e-6)) / 2e-6 - e).abs() < 1e-8);
+        }
+    }
+
+    #[test]
+    fn rows_of_many_lengths_on_every_instruction_set() {
+        let mut r = Random::new(2);
+        for (rows, d) in [(1, 1), (3, 7), (2, 16), (5, 65), (70, 320), (300, 129), (4, 5000)] {
+            let (x, w, g) = (r.vec(rows * d, -2.0, 2.0), r.vec(d, 0.5, 1.5), r.vec(rows * d, -1.0, 1.0));
+            let e = exact(&wide(&x), &wide(&w), 1e-5);
+            let (edx, edw) = exact_backward(&wide(&x), &wide(&w), f64::from(1e-5f32), &wide(&g));
+            for isa in available() {
+                let (mut y, mut dx, mut dw) = (vec![7.0; x.len()], vec![7.0; x.len()], vec![7.0; d]);
+                rms_norm_isa(isa, &x, &w, 1e-5, rows, d, &mut y);
+                assert_close(&format!("{isa} y {rows}x{d}"), &y, &e, 1e-6, 1.0);
+                rms_norm_backward_isa(isa, &x, &w, 1e-5, rows, d, &g, &mut dx, &mut dw);
+                assert_close(&format!("{isa} dx {rows}x{d}"), &dx, &edx, 2e-6, 1.0);
+                assert_close(&format!("{isa} dw {rows}x{d}"), &dw, &edw, 2e-6, 1.0);
+                // A row alone gives the same bits.
+                let mut one = vec![0.0; d];
+                rms_norm_isa(isa, &x[(rows - 1) * d..], &w, 1e-5, 1, d, &mut one);
+                assert!(one == y[(rows - 1) * d..]);
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Optimizer steps over flat parameters.
 
-use crate::isa::{Isa, Simd, isa, simd_fn};
+use crate::isa::{Isa, isa, simd_fn};
 use crate::pool::SharedMut;
 use crate::vecmath::{chunked, ld, same_len, st};
 

@@ -123,3 +123,56 @@ pub fn rope(shape: RopeShape, style: RopeStyle, inverse: bool, cos: &[f32], sin:
     out.copy_from_slice(x);
     rope_inplace(shape, style, inverse, cos, sin, out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::available;
+    use crate::testing::{Random, assert_close, wide};
+
+    #[test]
+    fn pairs_are_rotated_and_rotated_back() {
+        let mut rand = Random::new(1);
+        for (b, t, h, d, r) in [(1, 1, 1, 2, 2), (2, 3, 2, 10, 6), (1, 5, 3, 64, 64), (2, 70, 4, 80, 34), (1, 4, 1, 8, 0)] {
+            for per_batch in [false, true] {
+                let shape = RopeShape { b, t, h, d, r, per_batch };
+                let angles = rand.vec(if per_batch { b * t } else { t } * r / 2, -3.0, 3.0);
+                let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
+                let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
+                let x = rand.vec(b * t * h * d, -2.0, 2.0);
+                for style in [RopeStyle::Half, RopeStyle::Interleaved] {
+                    let mut exact = wide(&x);
+                    for n in 0..b * t * h {
+                        let (bi, ti) = (n / h / t, n / h % t);
+                        for i in 0..r / 2 {
+                            let a = (if per_batch { bi * t + ti } else { ti }) * r / 2 + i;
+                            let (c, s) = (f64::from(cos[a]), f64::from(sin[a]));
+                            let (i, j) = match style {
+                                RopeStyle::Half => (n * d + i, n * d + i + r / 2),
+                                RopeStyle::Interleaved => (n * d + 2 * i, n * d + 2 * i + 1),
+                            };
+                            (exact[i], exact[j]) = (exact[i] * c - exact[j] * s, exact[i] * s + exact[j] * c);
+                        }
+                    }
+                    for isa in available() {
+                        let mut y = x.clone();
+                        rope_inplace_isa(isa, shape, style, false, &cos, &sin, &mut y);
+                        assert_close(&format!("{isa} {shape:?} {style:?}"), &y, &exact, 2.4e-7, 1.0);
+                        rope_inplace_isa(isa, shape, style, true, &cos, &sin, &mut y);
+                        assert_close(&format!("{isa} {shape:?} {style:?} back"), &y, &wide(&x), 6e-7, 1.0);
+                    }
+                    let mut y = vec![0.0; x.len()];
+                    rope(shape, style, false, &cos, &sin, &x, &mut y);
+                    assert_close("rope", &y, &exact, 2.4e-7, 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "3 rotated elements of 4")]
+    fn an_odd_number_of_rotated_elements_is_refused() {
+        let shape = RopeShape { b: 1, t: 1, h: 1, d: 4, r: 3, per_batch: false };
+        rope_inplace(shape, RopeStyle::Half, false, &[1.0], &[0.0], &mut [0.0; 4]);
+    }
+}

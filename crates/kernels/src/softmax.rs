@@ -183,3 +183,70 @@ pub(crate) fn log_softmax_backward_isa(isa: Isa, y: &[f32], dy: &[f32], rows: us
         log_softmax_rows_backward(isa, d, &y[i..i + o.len()], &dy[i..i + o.len()], o)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::available;
+    use crate::testing::{Random, assert_close, wide};
+
+    fn exact(x: &[f64]) -> Vec<f64> {
+        let m = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = x.iter().map(|v| (v - m).exp()).sum();
+        x.iter().map(|v| (v - m).exp() / sum).collect()
+    }
+
+    #[test]
+    fn values_and_gradients_on_every_instruction_set() {
+        let mut r = Random::new(1);
+        for (rows, d) in [(1, 1), (3, 5), (2, 16), (7, 63), (5, 64), (3, 1001), (300, 130), (9, 4096)] {
+            for range in [1.0, 30.0] {
+                let (x, g) = (r.vec(rows * d, -range, range), r.vec(rows * d, -1.0, 1.0));
+                let e: Vec<f64> = x.chunks(d).flat_map(|row| exact(&wide(row))).collect();
+                let (mut dx, mut dl) = (Vec::new(), Vec::new());
+                for (p, g) in e.chunks(d).zip(g.chunks(d)) {
+                    let dot: f64 = p.iter().zip(g).map(|(p, g)| p * f64::from(*g)).sum();
+                    let sum: f64 = g.iter().map(|g| f64::from(*g)).sum();
+                    dx.extend(p.iter().zip(g).map(|(p, g)| p * (f64::from(*g) - dot)));
+                    dl.extend(p.iter().zip(g).map(|(p, g)| f64::from(*g) - p * sum));
+                }
+                for isa in available() {
+                    let what = |name: &str| format!("{isa} {rows}x{d} ±{range}: {name}");
+                    let (mut y, mut l, mut back) = (vec![7.0; x.len()], vec![7.0; x.len()], vec![7.0; x.len()]);
+                    softmax_isa(isa, &x, rows, d, &mut y);
+                    for (y, e) in y.iter().zip(&e) {
+                        assert!((f64::from(*y) - e).abs() <= 6e-6 * e + 1e-44, "{}: {y} {e}", what("softmax"));
+                    }
+                    softmax_backward_isa(isa, &y, &g, rows, d, &mut back);
+                    assert_close(&what("softmax backward"), &back, &dx, 6e-6, 1e-3);
+                    log_softmax_isa(isa, &x, rows, d, &mut l);
+                    let logs: Vec<f64> = e.iter().map(|p| p.ln()).collect();
+                    assert_close(&what("log_softmax"), &l, &logs, 1e-6, 1.0);
+                    log_softmax_backward_isa(isa, &l, &g, rows, d, &mut back);
+                    assert_close(&what("log_softmax backward"), &back, &dl, 6e-6, 1.0);
+                    // A row alone gives the same bits.
+                    let (at, mut one) = ((rows - 1) * d, vec![0.0; d]);
+                    softmax_isa(isa, &x[at..], 1, d, &mut one);
+                    assert!(one == y[at..], "{}", what("one row"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn masked_and_huge_scores() {
+        let inf = f32::INFINITY;
+        for isa in available() {
+            let mut y = [0.0; 3];
+            softmax_isa(isa, &[-inf, 3e38, -3e38], 1, 3, &mut y);
+            assert_eq!(y, [0.0, 1.0, 0.0], "{isa}");
+            softmax_isa(isa, &[-inf, -inf, -inf], 1, 3, &mut y);
+            assert!(y.iter().all(|v| v.is_nan()), "{isa} {y:?}");
+            softmax_isa(isa, &[0.0, f32::NAN, 1.0], 1, 3, &mut y);
+            assert!(y.iter().all(|v| v.is_nan()), "{isa} {y:?}");
+            log_softmax_isa(isa, &[-inf, 0.0, 0.0], 1, 3, &mut y);
+            assert_eq!(y[0], -inf, "{isa}");
+            assert!((y[1] + 2f32.ln()).abs() < 1e-6, "{isa}");
+        }
+    }
+}
