@@ -137,7 +137,14 @@ impl Layout {
         let size = self.dims()[dim];
         match start.checked_add(len) {
             Some(end) if end <= size => {}
-            _ => return Err(Error::OutOfRange { op, what: "end of range", index: start.saturating_add(len), bound: size }),
+            _ => {
+                return Err(Error::OutOfRange {
+                    op,
+                    what: "end of range",
+                    index: start.saturating_add(len),
+                    bound: size,
+                });
+            }
         }
         let mut l = self.clone();
         l.offset += start * l.strides[dim];

@@ -144,13 +144,13 @@ impl Trainer {
         if !result.loss.is_finite() || !result.grad_norm.is_finite() {
             return Ok(result);
         }
-        let Optimizer { betas, eps, weight_decay, clip } = self.optimizer;
+        let Optimizer { betas: [beta1, beta2], eps, weight_decay, clip } = self.optimizer;
         // As torch.nn.utils.clip_grad_norm_.
-        let grad_scale = if clip > 0.0 { (clip / (result.grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let grad_scale = if clip > 0.0 { (clip / (result.grad_norm + 1e-6)).min(1.0) as f32 } else { 1.0 };
         for (p, grad) in self.params.iter_mut().zip(grads) {
             let Some(grad) = grad else { continue };
             let weight_decay = if decays(&p.name, grad.shape()) { weight_decay } else { 0.0 };
-            let settings = AdamW { lr, betas, eps, weight_decay, step, grad_scale };
+            let settings = AdamW { lr, beta1, beta2, eps, weight_decay, step, grad_scale };
             let (first, second) = (&mut p.first, &mut p.second);
             p.param.update(|value| value.adamw_step(&grad, first, second, &settings))?;
         }

@@ -59,6 +59,13 @@ pub struct AttentionOpts {
     pub softcap: Option<f32>,
 }
 
+impl AttentionOpts {
+    /// Causal attention with scale `1/√head_dim` whose first query stands at `q_start`.
+    pub fn causal(head_dim: usize, q_start: usize) -> Self {
+        AttentionOpts { scale: 1.0 / (head_dim as f32).sqrt(), causal: true, q_start, window: None, softcap: None }
+    }
+}
+
 /// A tensor [b, t, h, elements] whose elements lie next to each other, at any distances otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {

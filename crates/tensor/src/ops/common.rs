@@ -37,7 +37,7 @@ pub(crate) trait Real:
 
 macro_rules! real {
     ($t:ty, $erf:path) => {
-        #[rustfmt::skip]
+#[rustfmt::skip]
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -199,7 +199,8 @@ pub(crate) fn indices(op: &'static str, ids: &Tensor, bound: usize) -> Result<Ve
                 match convert(source[start + i * stride]) {
                     Ok(index) if index < bound => all.push(index),
                     Ok(index) => {
-                        let what = format!("index {index} (number {} of the indices) is out of range for {bound}", all.len());
+                        let what =
+                            format!("index {index} (number {} of the indices) is out of range for {bound}", all.len());
                         return Err(Error::argument(op, what));
                     }
                     Err(index) => {

@@ -2,7 +2,7 @@ use super::AdamW;
 use crate::{Device, Tensor};
 
 fn settings(step: u64) -> AdamW {
-    AdamW { lr: 0.1, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.0, step, grad_scale: 1.0 }
+    AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step, grad_scale: 1.0 }
 }
 
 fn tensor(values: &[f32]) -> Tensor {

@@ -50,8 +50,6 @@ pub(super) fn run(kind: Scalar, x: &Tensor) -> Result<Tensor> {
     };
     let out = GpuStorage::scratch(gpu, op, n)?;
     let info = Info::new().float(a as f32).float(b as f32).layout(x.layout()).upload(gpu)?;
-    gpu.run(op, n, |client, grid, dim| {
-        scalar_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind)
-    })?;
+    gpu.run(op, n, |client, grid, dim| scalar_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind))?;
     Ok(Tensor::from_gpu(out, x.shape(), x.dtype()))
 }

@@ -11,7 +11,10 @@ fn values_in_every_type() {
         };
         assert_eq!(read(x.add_scalar(3.0).unwrap()), [4.0, 7.0, 5.0, 8.0, 6.0, 9.0]);
         assert_eq!(read(x.mul_scalar(2.0).unwrap()), [2.0, 8.0, 4.0, 10.0, 6.0, 12.0]);
-        assert_eq!(read(x.clamp(2.0, 4.5).unwrap()), [2.0, 4.0, 2.0, if dtype.is_float() { 4.5 } else { 4.0 }, 3.0, if dtype.is_float() { 4.5 } else { 4.0 }]);
+        assert_eq!(
+            read(x.clamp(2.0, 4.5).unwrap()),
+            [2.0, 4.0, 2.0, if dtype.is_float() { 4.5 } else { 4.0 }, 3.0, if dtype.is_float() { 4.5 } else { 4.0 }]
+        );
         assert_eq!(read(x.clamp(f64::NEG_INFINITY, 3.0).unwrap()), [1.0, 3.0, 2.0, 3.0, 3.0, 3.0]);
     }
     let x = of(&[0.25f32, 4.0, 9.0], &[3]);

@@ -1,33 +1,15 @@
 //! Scaled dot product attention over grouped heads, without the matrix of scores in memory
 //! (Vaswani et al. 2017; Ainslie et al. 2023; Dao et al. 2022).
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
+use crate::autograd::record;
 use crate::ops::binary::same_kind;
-use crate::{Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
-/// How queries see keys.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionOpts {
-    /// What scores are multiplied with before the softmax, usually `1/√d`.
-    pub scale: f32,
-    /// Whether a query sees only keys at its own position and before.
-    pub causal: bool,
-    /// Position, counted in keys, of the first query: query `i` stands at `q_start + i`.
-    pub q_start: usize,
-    /// A query at position `p` sees the keys at positions above `p − window` only.
-    pub window: Option<usize>,
-    /// Scores `s` become `c·tanh(s/c)` (after the scale).
-    pub softcap: Option<f32>,
-}
-
-impl AttentionOpts {
-    /// Causal attention with scale `1/√head_dim` whose first query stands at `q_start`.
-    pub fn causal(head_dim: usize, q_start: usize) -> Self {
-        AttentionOpts { scale: 1.0 / (head_dim as f32).sqrt(), causal: true, q_start, window: None, softcap: None }
-    }
-}
+pub use imaginal_kernels::attention::AttentionOpts;
 
 /// Sizes of one call: batch, queries, query heads, keys, key heads, head size, value size.
 pub(crate) struct Sizes {
@@ -42,13 +24,24 @@ pub(crate) struct Sizes {
 
 impl Tensor {
     /// `softmax(q·kᵀ·scale + mask)·v` per head: `self` `[b, tq, hq, d]`, `k` `[b, tk, hk, d]`, `v` `[b, tk, hk, dv]` →
-    /// `[b, tq, hq, dv]`. `hq` is a multiple of `hk`: query head `h` reads key head `h / (hq/hk)`. Any strides whose
+    /// `[b, tq, hq, dv]`. With a window, the query at position `p` sees only keys `j` with `|p − j| < window`. `hq` is a multiple of `hk`: query head `h` reads key head `h / (hq/hk)`. Any strides whose
     /// last is 1.
     ///
     /// # Errors
     /// Shapes do not fit, types or devices differ, or a causal query stands beyond the keys.
     pub fn attention(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
-        self.attention_reference(k, v, opts)
+        let sizes = self.attention_sizes(k, v, opts)?;
+        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
+            return self.attention_reference(k, v, opts);
+        }
+        let [out, lse] = cpu::forward(self, k, v, &sizes, opts)?;
+        let (kept, opts) = (out.clone(), *opts);
+        Ok(record(out, &[self, k, v], move |b| {
+            let [q, k, v] = b.inputs else { unreachable!("three inputs were recorded") };
+            let sizes = q.attention_sizes(k, v, &opts)?;
+            let [dq, dk, dv] = cpu::backward([q, k, v], [&kept, &lse, b.grad], &sizes, &opts)?;
+            Ok(vec![Some(dq), Some(dk), Some(dv)])
+        }))
     }
 
     fn attention_sizes(&self, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Sizes> {
@@ -94,8 +87,8 @@ impl Tensor {
                 .map(|i| {
                     let (at, key) = (opts.q_start + i / s.tk, i % s.tk);
                     let late = opts.causal && key > at;
-                    let early = opts.window.is_some_and(|w| key + w <= at);
-                    if late || early { f64::NEG_INFINITY } else { 0.0 }
+                    let far = opts.window.is_some_and(|w| key.abs_diff(at) >= w);
+                    if late || far { f64::NEG_INFINITY } else { 0.0 }
                 })
                 .collect();
             let mask = Tensor::from_vec(mask, [s.tq, s.tk], &Device::Cpu)?.to_dtype(self.dtype())?;

@@ -26,9 +26,7 @@ impl Tensor {
         let out = match self.storage() {
             Storage::Cpu(s) => cpu::cast(s, self.layout(), self.dtype(), dtype)?,
             #[cfg(feature = "gpu")]
-            Storage::Gpu(s) => {
-                Tensor::from_gpu(gpu::cast(s, self.layout(), self.dtype(), dtype)?, self.shape(), dtype)
-            }
+            Storage::Gpu(s) => Tensor::from_gpu(gpu::cast(s, self.layout(), self.dtype(), dtype)?, self.shape(), dtype),
         };
         if !(dtype.is_float() && self.dtype().is_float()) {
             return Ok(out);

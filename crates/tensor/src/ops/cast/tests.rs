@@ -3,17 +3,8 @@ use half::{bf16, f16};
 use crate::ops::testing::{check_grads, of, sample};
 use crate::{DType, Device, Tensor};
 
-const ALL: [DType; 9] = [
-    DType::F64,
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::I64,
-    DType::I32,
-    DType::U32,
-    DType::U8,
-    DType::Bool,
-];
+const ALL: [DType; 9] =
+    [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U32, DType::U8, DType::Bool];
 
 #[test]
 fn small_integers_survive_every_pair_of_types() {
@@ -26,7 +17,10 @@ fn small_integers_survive_every_pair_of_types() {
             assert_eq!((y.dtype(), y.shape()), (b, x.shape()));
             let back = y.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
             let truth = a == DType::Bool || b == DType::Bool;
-            assert!(back.iter().zip(&expected).all(|(&g, &e)| g == if truth { (e != 0.0) as u8 as f64 } else { e }), "{a} {b}");
+            assert!(
+                back.iter().zip(&expected).all(|(&g, &e)| g == if truth { (e != 0.0) as u8 as f64 } else { e }),
+                "{a} {b}"
+            );
         }
     }
 }
@@ -39,7 +33,10 @@ fn values_that_do_not_fit_saturate() {
     let n = of(&[i64::MIN, -1, 255, 256, i64::MAX], &[5]);
     assert_eq!(n.to_dtype(DType::U8).unwrap().to_vec::<u8>().unwrap(), [0, 0, 255, 255, 255]);
     assert_eq!(n.to_dtype(DType::U32).unwrap().to_vec::<u32>().unwrap(), [0, 0, 255, 256, u32::MAX]);
-    assert_eq!(of(&[f64::NAN, 0.0, -0.0, 0.1], &[4]).to_dtype(DType::Bool).unwrap().to_vec::<u8>().unwrap(), [1, 0, 0, 1]);
+    assert_eq!(
+        of(&[f64::NAN, 0.0, -0.0, 0.1], &[4]).to_dtype(DType::Bool).unwrap().to_vec::<u8>().unwrap(),
+        [1, 0, 0, 1]
+    );
 }
 
 #[test]

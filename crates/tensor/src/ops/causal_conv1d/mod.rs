@@ -1,10 +1,12 @@
 //! Causal depthwise convolution along time, the short filter of Mamba and its relatives (Gu and Dao 2023).
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
+use crate::autograd::record;
 use crate::ops::binary::same_kind;
-use crate::{Error, Result, Tensor};
+use crate::{DType, Error, Result, Tensor};
 
 impl Tensor {
     /// `y[b, t, c] = act(bias[c] + Σ_j w[c, j] · x[b, t − (k − 1) + j, c])` with `x` `[b, t, c]`, `w` `[c, k]`. `tail`
@@ -21,7 +23,14 @@ impl Tensor {
         tail: Option<&Tensor>,
         silu: bool,
     ) -> Result<(Tensor, Tensor)> {
-        self.causal_conv1d_reference(w, bias, tail, silu)
+        let (inputs, [b, t, c], k) = self.check_conv(w, bias, tail)?;
+        if !(self.device().is_cpu() && self.dtype() == DType::F32) {
+            return self.causal_conv1d_reference(w, bias, tail, silu);
+        }
+        let [y, new_tail] = cpu::forward(self, w, bias, tail, silu, [b, t, c, k])?;
+        let (with_bias, with_tail) = (bias.is_some(), tail.is_some());
+        let y = record(y, &inputs, move |ctx| cpu::backward(ctx, with_bias, with_tail, silu, [b, t, c, k]));
+        Ok((y, new_tail))
     }
 
     #[expect(clippy::type_complexity, reason = "the inputs in order and the sizes, used twice")]

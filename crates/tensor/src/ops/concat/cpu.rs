@@ -24,4 +24,3 @@ pub(super) fn cat<T: Element>(parts: &[&Tensor], dim: usize, out: &mut [T]) -> R
     }
     Ok(())
 }
-

@@ -45,9 +45,7 @@ fn chunks_cover_the_dimension() {
 
 #[test]
 fn gradients_match_central_differences() {
-    check_grads(&[sample(&[2, 3]), sample(&[2, 1]), sample(&[4, 2])], |x| {
-        Tensor::cat(&[&x[0], &x[1], &x[2].t()?], 1)
-    });
+    check_grads(&[sample(&[2, 3]), sample(&[2, 1]), sample(&[4, 2])], |x| Tensor::cat(&[&x[0], &x[1], &x[2].t()?], 1));
     check_grads(&[sample(&[2, 3]), sample(&[3, 2])], |x| Tensor::stack(&[&x[0], &x[1].t()?, &x[0]], 1));
     check_grads(&[sample(&[2, 6])], |x| {
         let parts = x[0].split(1, &[1, 2, 3])?;

@@ -5,12 +5,7 @@ use crate::ops::common::{PARALLEL, Sum, map_runs, per_task};
 use crate::{Element, Layout, Result, Tensor};
 
 /// `out[o, i, ..] = source[o, ids[i], ..]` of a dense source `[outer, n, inner]`.
-pub(super) fn pick<T: Element>(
-    source: &[T],
-    (_, n, inner): (usize, usize, usize),
-    ids: &[usize],
-    out: &mut [T],
-) {
+pub(super) fn pick<T: Element>(source: &[T], (_, n, inner): (usize, usize, usize), ids: &[usize], out: &mut [T]) {
     if out.is_empty() {
         return;
     }

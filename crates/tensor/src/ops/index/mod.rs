@@ -33,9 +33,9 @@ fn check_elementwise(op: &'static str, x: &Tensor, dim: usize, ids: &Tensor) -> 
 /// Sums of many halves are taken in `f32` and rounded once.
 fn widened(x: &Tensor, src: &Tensor, add: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
     match x.dtype() {
-        DType::F16 | DType::BF16 => crate::no_grad(|| {
-            add(&x.to_dtype(DType::F32)?, &src.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
-        }),
+        DType::F16 | DType::BF16 => {
+            crate::no_grad(|| add(&x.to_dtype(DType::F32)?, &src.to_dtype(DType::F32)?)?.to_dtype(x.dtype()))
+        }
         _ => add(x, src),
     }
 }
@@ -69,9 +69,7 @@ impl Tensor {
             }
         };
         let ids = ids.detach();
-        Ok(record(out, &[self], move |b| {
-            Ok(vec![Some(b.inputs[0].zeros_like()?.index_add(dim, &ids, b.grad)?)])
-        }))
+        Ok(record(out, &[self], move |b| Ok(vec![Some(b.inputs[0].zeros_like()?.index_add(dim, &ids, b.grad)?)])))
     }
 
     /// These values with slices of `src` added to those of dimension `dim` that `ids` names; an index may come more
@@ -130,9 +128,7 @@ impl Tensor {
             }
         };
         let ids = ids.detach();
-        Ok(record(out, &[self], move |b| {
-            Ok(vec![Some(b.inputs[0].zeros_like()?.scatter_add(dim, &ids, b.grad)?)])
-        }))
+        Ok(record(out, &[self], move |b| Ok(vec![Some(b.inputs[0].zeros_like()?.scatter_add(dim, &ids, b.grad)?)])))
     }
 
     /// These values with each element of `src` added along dimension `dim` where its index says: with `dim` 1,

@@ -51,7 +51,10 @@ fn large_sums_of_halves_are_rounded_once() {
     let ones = Tensor::ones(n, DType::BF16, &Device::Cpu).unwrap();
     let sum = Tensor::zeros(1, DType::BF16, &Device::Cpu).unwrap().index_add(0, &ids, &ones).unwrap();
     assert_eq!(f64s(&sum), [4992.0]);
-    assert_eq!(f64s(&Tensor::zeros(1, DType::BF16, &Device::Cpu).unwrap().scatter_add(0, &ids, &ones).unwrap()), [4992.0]);
+    assert_eq!(
+        f64s(&Tensor::zeros(1, DType::BF16, &Device::Cpu).unwrap().scatter_add(0, &ids, &ones).unwrap()),
+        [4992.0]
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@ use imaginal_kernels::pool;
 
 use super::Philox;
 use super::philox::unit;
-use crate::ops::common::per_task;
 use crate::Element;
+use crate::ops::common::per_task;
 
 /// Writes `f(pair, words)` to the elements two by two, in parallel; `words` are the two that belong to the pair.
 fn pairs<T: Element>(seed: u64, out: &mut [T], f: impl Fn([u64; 2]) -> [T; 2] + Sync) {

@@ -58,10 +58,16 @@ fn distributions_have_their_moments() {
         let u = read(Tensor::rand(n, -2.0, 4.0, dtype, 1, CPU).unwrap());
         assert!(u.iter().all(|x| (-2.0..=4.0).contains(x)));
         let (mean, var, fourth) = moments(&u);
-        assert!((mean - 1.0).abs() < 0.02 && (var - 3.0).abs() < 0.03 && (fourth - 1.8).abs() < 0.02, "{mean} {var} {fourth}");
+        assert!(
+            (mean - 1.0).abs() < 0.02 && (var - 3.0).abs() < 0.03 && (fourth - 1.8).abs() < 0.02,
+            "{mean} {var} {fourth}"
+        );
         let z = read(Tensor::randn(n, 3.0, 0.5, dtype, 2, CPU).unwrap());
         let (mean, var, fourth) = moments(&z);
-        assert!((mean - 3.0).abs() < 0.01 && (var - 0.25).abs() < 0.005 && (fourth - 3.0).abs() < 0.1, "{mean} {var} {fourth}");
+        assert!(
+            (mean - 3.0).abs() < 0.01 && (var - 0.25).abs() < 0.005 && (fourth - 3.0).abs() < 0.1,
+            "{mean} {var} {fourth}"
+        );
         // Neighbours, which Box and Muller make together, are not correlated.
         let together = z.chunks(2).map(|p| (p[0] - mean) * (p[1] - mean)).sum::<f64>() / (n / 2) as f64;
         assert!(together.abs() < 0.005, "{together}");
@@ -77,7 +83,12 @@ fn distributions_have_their_moments() {
 #[test]
 fn whole_numbers_fill_their_range_evenly() {
     for dtype in [DType::I64, DType::I32, DType::F32, DType::BF16] {
-        let v = Tensor::randint(70_000, -3, 4, dtype, 5, CPU).unwrap().to_dtype(DType::I64).unwrap().to_vec::<i64>().unwrap();
+        let v = Tensor::randint(70_000, -3, 4, dtype, 5, CPU)
+            .unwrap()
+            .to_dtype(DType::I64)
+            .unwrap()
+            .to_vec::<i64>()
+            .unwrap();
         for x in -3..4 {
             let count = v.iter().filter(|&&y| y == x).count();
             assert!((9_600..10_400).contains(&count), "{dtype} {x}: {count}");

@@ -45,5 +45,12 @@ fn what_does_not_fit_is_an_error() {
     assert!(cond.select(&x, &x.to_dtype(DType::F64).unwrap()).is_err());
     assert!(cond.select(&x, &x.t().unwrap()).is_err());
     assert!(x.narrow(0, 0, 1).unwrap().masked_fill(&cond, 0.0).is_err());
-    assert_eq!(cond.narrow(1, 0, 0).unwrap().select(&x.narrow(1, 0, 1).unwrap(), &x.narrow(1, 0, 1).unwrap()).unwrap().elem_count(), 0);
+    assert_eq!(
+        cond.narrow(1, 0, 0)
+            .unwrap()
+            .select(&x.narrow(1, 0, 1).unwrap(), &x.narrow(1, 0, 1).unwrap())
+            .unwrap()
+            .elem_count(),
+        0
+    );
 }

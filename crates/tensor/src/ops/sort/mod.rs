@@ -63,9 +63,8 @@ fn order(kind: Order, x: &Tensor, dim: usize) -> Result<(Tensor, Tensor)> {
         return Ok((values, ids));
     }
     let saved = ids.clone();
-    let values = record(values, &[x], move |b| {
-        Ok(vec![Some(b.inputs[0].zeros_like()?.scatter_add(dim, &saved, b.grad)?)])
-    });
+    let values =
+        record(values, &[x], move |b| Ok(vec![Some(b.inputs[0].zeros_like()?.scatter_add(dim, &saved, b.grad)?)]));
     Ok((values, ids))
 }
 

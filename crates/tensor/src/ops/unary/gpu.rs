@@ -110,9 +110,7 @@ pub(super) fn values(kind: Unary, x: &Tensor) -> Result<Tensor> {
     let gpu = s.device();
     let out = GpuStorage::scratch(gpu, op, n)?;
     let info = Info::new().layout(x.layout()).upload(gpu)?;
-    gpu.run(op, n, |client, grid, dim| {
-        value_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind)
-    })?;
+    gpu.run(op, n, |client, grid, dim| value_kernel::launch(client, grid, dim, s.arg(), info.arg(), out.arg(), kind))?;
     Ok(Tensor::from_gpu(out, x.shape(), x.dtype()))
 }
 

@@ -55,14 +55,22 @@ fn values_in_every_float_type_and_stride() {
                 _ => 8e-3,
             };
             let x = whole.to_dtype(dtype).unwrap();
-            for view in [x.clone(), x.t().unwrap(), x.narrow(1, 3, 20).unwrap(), x.narrow(1, 5, 1).unwrap().broadcast_as([12, 30]).unwrap()] {
+            for view in [
+                x.clone(),
+                x.t().unwrap(),
+                x.narrow(1, 3, 20).unwrap(),
+                x.narrow(1, 5, 1).unwrap().broadcast_as([12, 30]).unwrap(),
+            ] {
                 let got = op(&view).unwrap();
                 assert_eq!((got.dtype(), got.shape()), (dtype, view.shape()));
                 let got = got.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
                 let args = view.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
                 for (y, x) in got.into_iter().zip(args) {
                     let expected = f(x);
-                    assert!((y - expected).abs() <= eps * expected.abs().max(1.0), "{name}({x}) in {dtype}: {y}, {expected}");
+                    assert!(
+                        (y - expected).abs() <= eps * expected.abs().max(1.0),
+                        "{name}({x}) in {dtype}: {y}, {expected}"
+                    );
                 }
             }
         }
@@ -76,7 +84,8 @@ fn large_tensors_agree_with_small_ones() {
         let x = if positive { x.abs().unwrap() } else { x.clone() };
         let whole = op(&x).unwrap().to_vec::<f32>().unwrap();
         let across = op(&x.t().unwrap()).unwrap().t().unwrap().to_vec::<f32>().unwrap();
-        let rows: Vec<f32> = (0..50).flat_map(|r| op(&x.narrow(0, r, 1).unwrap()).unwrap().to_vec::<f32>().unwrap()).collect();
+        let rows: Vec<f32> =
+            (0..50).flat_map(|r| op(&x.narrow(0, r, 1).unwrap()).unwrap().to_vec::<f32>().unwrap()).collect();
         assert!(whole == rows && whole == across, "{name}");
     }
 }
