@@ -8,7 +8,7 @@
 //! An element's sum runs over the depth in order, in one accumulator, whatever tile it lies in.
 
 use crate::isa::{Isa, Simd};
-use crate::simd::ScalarToken;
+use crate::simd::{ScalarToken, prefetch};
 
 /// Computes a tile: `c[i][j] (+)= Σ_p a[p·mr + i] · b[p·nr + j]` for the kernel's rows i and `cols` columns j.
 /// Arguments: depth, a, b, c, row stride of c, cols, whether to add to what c holds.
@@ -25,7 +25,7 @@ pub(super) struct Kernels {
     pub nr: usize,
     /// Lanes of a vector; `nr` is two vectors.
     pub lanes: usize,
-    /// Depth up to which one pass goes: a panel of a and one of b stay near 64 KB, and c is revisited rarely.
+    /// Depth up to which one pass goes: deep, so that c is revisited rarely; panels stream from the L2 cache well.
     pub kc: usize,
     /// Panels of a in one block, which stays in the L2 cache while b's panels pass by.
     pub mc_panels: usize,
@@ -52,18 +52,6 @@ impl Kernels {
     }
 }
 
-#[inline(always)]
-fn prefetch(p: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(p.cast())
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
 /// # Safety
 /// As [`MicroKernel`], with `PR` the width of a's panels and `2·LANES` that of b's.
 #[inline(always)]
@@ -79,50 +67,67 @@ unsafe fn tile<S: Simd, const PR: usize, const MR: usize, const NV: usize>(
     add: bool,
 ) {
     let nr = 2 * S::LANES;
-    for i in 0..MR {
-        for v in 0..NV {
-            prefetch(c.wrapping_add(i * c_rs + v * S::LANES));
-        }
-    }
     let mut acc = [[s.zero(); NV]; MR];
-    for _ in 0..depth {
-        // SAFETY: within the panels by the caller's promise. The prefetch reaches ahead in b, which streams.
-        unsafe {
-            let mut bv = [s.zero(); NV];
-            for v in 0..NV {
-                bv[v] = s.load_ptr(b.add(v * S::LANES));
-                prefetch(b.wrapping_add(AHEAD * nr + v * S::LANES));
-            }
+    let last = depth.min(C_AHEAD);
+    for steps in [depth - last, last] {
+        if steps == last {
+            // c was touched one pass of the depth ago; fetch it now, not so early that a and b push it out again.
             for i in 0..MR {
-                let ai = s.splat(*a.add(i));
                 for v in 0..NV {
-                    acc[i][v] = s.mul_add(ai, bv[v], acc[i][v]);
+                    prefetch(c.wrapping_add(i * c_rs + v * S::LANES));
                 }
             }
-            a = a.add(PR);
-            b = b.add(nr);
+        }
+        for _ in 0..steps {
+            // SAFETY: within the panels by the caller's promise. The prefetch reaches ahead in b, which streams.
+            unsafe {
+                let mut bv = [s.zero(); NV];
+                for (v, bv) in bv.iter_mut().enumerate() {
+                    *bv = s.load_ptr(b.add(v * S::LANES));
+                    prefetch(b.wrapping_add(B_AHEAD * nr + v * S::LANES));
+                }
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let ai = s.splat(*a.add(i));
+                    for (acc, bv) in acc.iter_mut().zip(bv) {
+                        *acc = s.mul_add(ai, bv, *acc);
+                    }
+                }
+                a = a.add(PR);
+                b = b.add(nr);
+            }
         }
     }
-    let full = cols == NV * S::LANES;
+    let whole = if cols == NV * S::LANES { NV } else { NV - 1 };
+    // SAFETY (of both): the tile lies in c by the caller's promise; a partial vector ends at `cols`.
+    let vector = |i: usize, v: usize| unsafe { c.add(i * c_rs + v * S::LANES) };
+    let part = |i: usize, v: usize| unsafe { std::slice::from_raw_parts_mut(vector(i, v), cols - v * S::LANES) };
+    // All loads before all stores: rows of c are often a multiple of 4 KB apart, and a load then waits for an earlier store
+    // to the same offset in another page.
+    if add {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: a whole vector within the tile.
+                let old = if v < whole { unsafe { s.load_ptr(vector(i, v)) } } else { s.load_partial(part(i, v)) };
+                *acc = s.add(old, *acc);
+            }
+        }
+    }
     for (i, acc) in acc.iter().enumerate() {
         for (v, acc) in acc.iter().enumerate() {
-            // SAFETY: the tile lies in c by the caller's promise; a partial vector ends at `cols`.
-            unsafe {
-                let c = c.add(i * c_rs + v * S::LANES);
-                if full || v + 1 < NV {
-                    s.store_ptr(if add { s.add(s.load_ptr(c), *acc) } else { *acc }, c);
-                } else {
-                    let part = std::slice::from_raw_parts_mut(c, cols - v * S::LANES);
-                    let sum = if add { s.add(s.load_partial(part), *acc) } else { *acc };
-                    s.store_partial(sum, part);
-                }
+            if v < whole {
+                // SAFETY: a whole vector within the tile.
+                unsafe { s.store_ptr(*acc, vector(i, v)) }
+            } else {
+                s.store_partial(*acc, part(i, v));
             }
         }
     }
 }
 
+/// Steps before its use at which c is fetched.
+const C_AHEAD: usize = 32;
 /// Steps of the depth that b is prefetched ahead.
-const AHEAD: usize = 8;
+const B_AHEAD: usize = 8;
 
 macro_rules! kernels {
     ($table:ident, $function:ident, $token:expr, $(#[$feature:meta])? mr: $mr:literal, lanes: $lanes:literal,
@@ -153,7 +158,7 @@ macro_rules! kernels {
 #[cfg(target_arch = "x86_64")]
 kernels!(AVX512, avx512, unsafe { crate::isa::Avx512Token::new() },
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    mr: 14, lanes: 16, kc: 384, mc_panels: 16, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    mr: 14, lanes: 16, kc: 512, mc_panels: 24, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 
 #[cfg(target_arch = "x86_64")]
 kernels!(AVX2, avx2, unsafe { crate::isa::Avx2Token::new() },

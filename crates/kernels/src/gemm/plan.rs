@@ -56,8 +56,8 @@ pub(crate) fn run(
         c_rs,
         add,
     };
-    let row_panels = m.div_ceil(kernels.mr);
-    if threads > 1 && row_panels < 2 * threads.min(n.div_ceil(kernels.nr)) {
+    let (row_panels, column_panels) = (m.div_ceil(kernels.mr), n.div_ceil(kernels.nr));
+    if threads > 1 && row_panels < 8 * threads && row_panels < column_panels {
         job.by_columns(n);
     } else {
         job.by_rows(n);
@@ -73,11 +73,13 @@ fn even_part(total: usize, max: usize, unit: usize) -> usize {
 /// Cuts `total` items into ranges for `threads` threads: at first large ones (at most `max`), towards the end smaller
 /// ones, so that all threads finish together although none is known to be as fast as the others.
 fn guided(total: usize, threads: usize, max: usize, min: usize) -> Vec<Range<usize>> {
+    // At least four for each thread, if there are as many items.
+    let min = min.min(max).min(total / (4 * threads)).max(1);
     let mut ranges = Vec::new();
     let mut start = 0;
     while start < total {
         let rest = total - start;
-        let len = if threads == 1 { max } else { (rest / (2 * threads)).clamp(min.min(max), max) }.min(rest);
+        let len = if threads == 1 { max } else { (rest / (2 * threads)).clamp(min, max) }.min(rest);
         ranges.push(start..start + len);
         start += len;
     }
