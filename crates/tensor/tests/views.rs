@@ -72,7 +72,7 @@ fn reshaped(count: usize, mut by: u64) -> Vec<usize> {
     let mut shape = Vec::new();
     let mut left = count;
     while left > 1 && shape.len() < 4 {
-        let divisors: Vec<usize> = (1..=left).filter(|d| left % d == 0).collect();
+        let divisors: Vec<usize> = (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
         let d = divisors[(by % divisors.len() as u64) as usize];
         by /= divisors.len() as u64;
         shape.push(d);

@@ -128,6 +128,7 @@ macro_rules! integer {
 }
 integer!(i64, i32, u32, u8);
 
+#[expect(clippy::eq_op, reason = "only NaN differs from itself")]
 #[expect(private_bounds, reason = "the bound is met by every element type that `with_element!` binds")]
 pub(crate) fn run<T: Arithmetic>(kind: Binary, a: &[T], la: &Layout, b: &[T], lb: &Layout, out: &mut [T]) -> Result<()> {
     match kind {

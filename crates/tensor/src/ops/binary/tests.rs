@@ -5,7 +5,8 @@ fn t(v: &[f64], shape: &[usize]) -> Tensor {
 }
 
 type Op = fn(&Tensor, &Tensor) -> crate::Result<Tensor>;
-const OPS: [(Op, fn(f64, f64) -> f64); 7] = [
+type Oracle = fn(f64, f64) -> f64;
+const OPS: [(Op, Oracle); 7] = [
     (Tensor::add, |a, b| a + b),
     (Tensor::sub, |a, b| a - b),
     (Tensor::mul, |a, b| a * b),

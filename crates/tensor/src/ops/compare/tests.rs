@@ -2,7 +2,8 @@ use crate::ops::testing::of;
 use crate::{DType, Device, Result, Tensor};
 
 type Op = fn(&Tensor, &Tensor) -> Result<Tensor>;
-const OPS: [(Op, fn(&f64, &f64) -> bool); 6] = [
+type Oracle = fn(&f64, &f64) -> bool;
+const OPS: [(Op, Oracle); 6] = [
     (Tensor::eq, |a, b| a == b),
     (Tensor::ne, |a, b| a != b),
     (Tensor::lt, |a, b| a < b),

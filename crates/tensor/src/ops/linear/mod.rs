@@ -50,7 +50,7 @@ impl Tensor {
     /// As [`Tensor::linear`].
     pub fn linear_reference(&self, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let k = self.shape().last().copied().unwrap_or(0);
-        let rows = if k == 0 { 0 } else { self.elem_count() / k };
+        let rows = self.elem_count().checked_div(k).unwrap_or(0);
         let mut shape = self.shape().to_vec();
         if let (Some(last), Some(&n)) = (shape.last_mut(), w.shape().first()) {
             *last = n;

@@ -36,7 +36,7 @@ pub(super) fn whole<T: Element>(seed: u64, low: i64, high: i64, out: &mut [T]) {
     let range = high.wrapping_sub(low) as u64;
     pairs(seed, out, |words| {
         words.map(|w| {
-            let x = low.wrapping_add((u128::from(w) * u128::from(range) >> 64) as i64);
+            let x = low.wrapping_add(((u128::from(w) * u128::from(range)) >> 64) as i64);
             // 64-bit integers do not pass through a double unharmed.
             match bytemuck::try_cast::<i64, T>(x) {
                 Ok(exact) if T::DTYPE == crate::DType::I64 => exact,

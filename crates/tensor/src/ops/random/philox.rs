@@ -44,7 +44,7 @@ impl Philox {
     /// Number `i` of a stream of whole numbers uniform in `0 .. n`; 0 if `n` is 0.
     pub fn below(&self, i: u64, n: u64) -> u64 {
         // The high word of a product (Lemire 2019); the bias is below n / 2⁶⁴.
-        (u128::from(self.word(i)) * u128::from(n) >> 64) as u64
+        ((u128::from(self.word(i)) * u128::from(n)) >> 64) as u64
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{Result, Tensor};
 
 fn sizes(x: &Tensor) -> (usize, usize) {
     let d = x.shape()[x.rank() - 1];
-    (if d == 0 { 0 } else { x.elem_count() / d }, d)
+    (x.elem_count().checked_div(d).unwrap_or(0), d)
 }
 
 pub(super) fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor> {
