@@ -108,7 +108,7 @@ fn tensors_share_the_mapping() {
     let base = |b: &imaginal_files::Bytes| (*b.owner()).as_ref().as_ptr();
     assert!(bytes.iter().all(|b| base(b) == base(&bytes[0])));
     assert!(bytes.iter().all(|b| b.as_ptr() == base(b).wrapping_add(b.range().start)));
-    assert!(bytes.iter().all(|b| b.as_ptr() as usize % 32 == 0));
+    assert!(bytes.iter().all(|b| (b.as_ptr() as usize).is_multiple_of(32)));
 }
 
 fn spec(name: &str, shape: &[usize], format: Format) -> TensorSpec {

@@ -327,7 +327,7 @@ impl<'a> ArrayRef<'a> {
             ));
         }
         // Checked before anything is walked: a count of 2^63 fits no file.
-        let need = len.checked_mul(kind.least()).unwrap_or(u64::MAX);
+        let need = len.saturating_mul(kind.least());
         let left = cursor.left() as u64;
         if need > left {
             return Err(cursor.origin.truncated(format_args!("{field}: array of {len} × {kind}"), need, left));
