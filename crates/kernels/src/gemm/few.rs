@@ -189,22 +189,31 @@ fn dot_kind<S: Simd, D: Decode>(s: S, w: Weights<'_>, first: usize, n: usize, k:
         end[..rest].copy_from_slice(&few.data[i * few.stride + k - rest..][..rest]);
     }
     // As many weight rows at a time as accumulators fit: several independent sums hide the latency of the multiply-add.
-    // The number is a constant of the instruction set, to keep the variants of this code few.
-    let mut i = 0;
-    while i < few.rows {
-        let rows = few.rows - i;
-        // SAFETY: bounds are `dots`' duty.
-        unsafe {
-            i += match (S::LANES, rows) {
-                (16, 4..) => dot_rows_of::<S, D, 4, 4>(s, w, first, n, k, few, i, &ends, out),
-                (16, 2..) => dot_rows_of::<S, D, 4, 2>(s, w, first, n, k, few, i, &ends, out),
-                (16, _) => dot_rows_of::<S, D, 4, 1>(s, w, first, n, k, few, i, &ends, out),
-                (_, 2..) => dot_rows_of::<S, D, 2, 2>(s, w, first, n, k, few, i, &ends, out),
-                _ => dot_rows_of::<S, D, 2, 1>(s, w, first, n, k, few, i, &ends, out),
-            };
+    // The number is a constant of the instruction set, to keep the variants of this code few. If there are more few rows
+    // than one turn takes, some weight rows wait in the cache for the next turn.
+    let block = if few.rows <= 4 { n } else { (BLOCK / w.row_bytes.max(1)).max(1).next_multiple_of(4) };
+    let end = first + n;
+    for first in (first..end).step_by(block) {
+        let n = block.min(end - first);
+        let mut i = 0;
+        while i < few.rows {
+            let rows = few.rows - i;
+            // SAFETY: bounds are `dots`' duty.
+            unsafe {
+                i += match (S::LANES, rows) {
+                    (16, 4..) => dot_rows_of::<S, D, 4, 4>(s, w, first, n, k, few, i, &ends, out),
+                    (16, 2..) => dot_rows_of::<S, D, 4, 2>(s, w, first, n, k, few, i, &ends, out),
+                    (16, _) => dot_rows_of::<S, D, 4, 1>(s, w, first, n, k, few, i, &ends, out),
+                    (_, 2..) => dot_rows_of::<S, D, 2, 2>(s, w, first, n, k, few, i, &ends, out),
+                    _ => dot_rows_of::<S, D, 2, 1>(s, w, first, n, k, few, i, &ends, out),
+                };
+            }
         }
     }
 }
+
+/// Bytes of weight rows that wait for the next turn.
+const BLOCK: usize = 128 << 10;
 
 /// Few rows that [`dots`] takes.
 const MAX_FEW: usize = super::FEW;

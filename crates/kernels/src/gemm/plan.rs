@@ -24,6 +24,10 @@ pub(crate) enum Right<'a> {
 /// Elements of b packed at a time: 16 MB, so that the third-level cache holds them.
 const B_ELEMENTS: usize = 4 << 20;
 
+/// Elements of b that pass by each panel of a before the next one's turn: 192 KB, a small part of the L2 cache, which two
+/// threads may share and a's block needs too.
+const B_BLOCK: usize = 48 << 10;
+
 /// c (+)= a·b through panels and micro-kernels, on `threads` threads. Operands are within bounds, no dimension is 0.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn run(
@@ -142,15 +146,21 @@ impl Job<'_> {
         let Kernels { mr, nr, .. } = *self.kernels;
         let add = self.add || pass > 0;
         assert!(a.len() >= rows.len() * mr * depth && b.len() >= cols.div_ceil(nr) * nr * depth);
-        for (jp, b) in b.chunks_exact(nr * depth).take(cols.div_ceil(nr)).enumerate() {
-            let width = nr.min(cols - jp * nr);
+        let panels = cols.div_ceil(nr);
+        // Some panels of b stay in the L2 cache while all of a's pass by; c is walked along its rows.
+        let few = (B_BLOCK / (nr * depth)).max(1);
+        for first in (0..panels).step_by(few) {
             for (ip, a) in rows.clone().zip(a.chunks_exact(mr * depth)) {
                 let height = mr.min(self.m - ip * mr);
-                // SAFETY: `Kernels::of` gives only what the CPU has; the panels are whole (asserted above); the tile lies
-                // in c, whose extent `gemm` has checked, and only this task computes it.
-                unsafe {
-                    let c = self.c.as_ptr().add(ip * mr * self.c_rs + j + jp * nr);
-                    self.kernels.tile(height, width)(depth, a.as_ptr(), b.as_ptr(), c, self.c_rs, width, add);
+                for jp in first..panels.min(first + few) {
+                    let b = &b[jp * nr * depth..];
+                    let width = nr.min(cols - jp * nr);
+                    // SAFETY: `Kernels::of` gives only what the CPU has; the panels are whole (asserted above); the tile
+                    // lies in c, whose extent `gemm` has checked, and only this task computes it.
+                    unsafe {
+                        let c = self.c.as_ptr().add(ip * mr * self.c_rs + j + jp * nr);
+                        self.kernels.tile(height, width)(depth, a.as_ptr(), b.as_ptr(), c, self.c_rs, width, add);
+                    }
                 }
             }
         }
