@@ -105,6 +105,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn to_i(self, a: Self::F) -> Self::I;
     fn to_f(self, a: Self::I) -> Self::F;
     fn bits(self, a: Self::F) -> Self::I;
+    #[allow(clippy::wrong_self_convention)] // self is the token
     fn from_bits(self, a: Self::I) -> Self::F;
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;

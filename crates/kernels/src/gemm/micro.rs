@@ -98,8 +98,9 @@ unsafe fn tile<S: Simd, const PR: usize, const MR: usize, const NV: usize>(
         }
     }
     let whole = if cols == NV * S::LANES { NV } else { NV - 1 };
-    // SAFETY (of both): the tile lies in c by the caller's promise; a partial vector ends at `cols`.
+    // SAFETY: the tile lies in c by the caller's promise.
     let vector = |i: usize, v: usize| unsafe { c.add(i * c_rs + v * S::LANES) };
+    // SAFETY: the same; a partial vector ends at `cols`.
     let part = |i: usize, v: usize| unsafe { std::slice::from_raw_parts_mut(vector(i, v), cols - v * S::LANES) };
     // All loads before all stores: rows of c are often a multiple of 4 KB apart, and a load then waits for an earlier store
     // to the same offset in another page.
@@ -138,9 +139,11 @@ macro_rules! kernels {
         unsafe fn $function<const MR: usize, const NV: usize>(
             depth: usize, a: *const f32, b: *const f32, c: *mut f32, c_rs: usize, cols: usize, add: bool,
         ) {
-            // SAFETY: the same promise; the features of the token are those of this function.
+            // SAFETY: the features of the token are those of this function.
             #[allow(unused_unsafe)]
-            unsafe { tile::<_, $mr, MR, NV>($token, depth, a, b, c, c_rs, cols, add) }
+            let token = unsafe { $token };
+            // SAFETY: the same promise.
+            unsafe { tile::<_, $mr, MR, NV>(token, depth, a, b, c, c_rs, cols, add) }
         }
 
         static $table: Kernels = Kernels {
@@ -156,12 +159,12 @@ macro_rules! kernels {
 }
 
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX512, avx512, unsafe { crate::isa::Avx512Token::new() },
+kernels!(AVX512, avx512, crate::isa::Avx512Token::new(),
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
     mr: 14, lanes: 16, kc: 512, mc_panels: 24, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 
 #[cfg(target_arch = "x86_64")]
-kernels!(AVX2, avx2, unsafe { crate::isa::Avx2Token::new() },
+kernels!(AVX2, avx2, crate::isa::Avx2Token::new(),
     #[target_feature(enable = "avx2,fma,f16c")]
     mr: 6, lanes: 8, kc: 384, mc_panels: 24, rows: [1 2 3 4 5 6]);
 

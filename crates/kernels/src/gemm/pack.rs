@@ -28,7 +28,7 @@ simd_fn! {
         let Source { data, ls, ps } = src;
         assert!((lane0 + lanes - 1) * ls + (p0 + depth - 1) * ps < data.len(), "pack: the operand is too short");
         assert!(lanes.div_ceil(width) * width * depth <= dst.len(), "pack: the buffer is too short");
-        assert!(width <= S::LANES || width % S::LANES == 0, "pack: panels of {width}");
+        assert!(width <= S::LANES || width.is_multiple_of(S::LANES), "pack: panels of {width}");
         let data = &data[lane0 * ls + p0 * ps..];
         if ls == 1 {
             copy(s, data, ps, lanes, depth, width, dst);

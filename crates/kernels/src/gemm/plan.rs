@@ -142,6 +142,7 @@ impl Job<'_> {
 
     /// Computes the part of c under row panels `rows` and columns `j..j + cols` from packed panels. `pass` is the start
     /// of this pass: the first overwrites c unless the caller wants its product added.
+    #[allow(clippy::too_many_arguments)]
     fn block(&self, rows: Range<usize>, a: &[f32], j: usize, cols: usize, b: &[f32], pass: usize, depth: usize) {
         let Kernels { mr, nr, .. } = *self.kernels;
         let add = self.add || pass > 0;
