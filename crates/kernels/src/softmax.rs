@@ -218,7 +218,9 @@ mod tests {
                         assert!((f64::from(*y) - e).abs() <= 6e-6 * e + 1e-44, "{}: {y} {e}", what("softmax"));
                     }
                     softmax_backward_isa(isa, &y, &g, rows, d, &mut back);
-                    assert_close(&what("softmax backward"), &back, &dx, 6e-6, 1e-3);
+                    // dy − Σ y∘dy cancels where one probability is nearly 1.
+                    let largest = e.iter().copied().fold(0.0, f64::max);
+                    assert_close(&what("softmax backward"), &back, &dx, 6e-6, largest);
                     log_softmax_isa(isa, &x, rows, d, &mut l);
                     let logs: Vec<f64> = e.iter().map(|p| p.ln()).collect();
                     assert_close(&what("log_softmax"), &l, &logs, 1e-6, 1.0);

@@ -8,7 +8,7 @@ use super::{
     AttentionResult, COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, lanes, row_dot, soft_cap, transpose,
     visible,
 };
-use crate::isa::{Isa, Simd, simd_fn};
+use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::vecmath::math;

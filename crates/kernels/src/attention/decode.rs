@@ -1,7 +1,7 @@
 //! The path for few queries: one pass over keys and values for all queries that share them.
 
 use super::{Inputs, KEYS, SPLIT, SharedHeads, row_dot, scaled_row, soft_cap, visible};
-use crate::isa::{Isa, Simd, simd_fn};
+use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::softmax::finite_max;

@@ -4,7 +4,7 @@ use super::tile::{self, Left};
 use super::{
     COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, lanes, scaled_row, soft_cap, transpose, visible,
 };
-use crate::isa::{Isa, Simd, simd_fn};
+use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::vecmath::math;

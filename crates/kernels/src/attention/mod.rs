@@ -213,11 +213,7 @@ pub(crate) fn attention_isa(
     let out = out.shared("out", b, tq, hq, dv);
     let x = Inputs { shape, opts: *opts, q, k, v };
     let lse = SharedMut::new(lse);
-    if tq <= FEW_QUERIES {
-        decode::attention(isa, &x, &out, &lse)
-    } else {
-        forward::attention(isa, &x, &out, &lse)
-    }
+    if tq <= FEW_QUERIES { decode::attention(isa, &x, &out, &lse) } else { forward::attention(isa, &x, &out, &lse) }
 }
 
 /// What [`attention_backward`] reads besides the inputs.

@@ -24,7 +24,14 @@ impl Case {
         let AttentionShape { b, tq, tk, hq, hkv, d, dv } = shape;
         let mut r = Random::new((tq * 1000 + tk * 10 + d) as u64);
         let mut x = |n: usize| wide(&r.vec(n, -1.5, 1.5));
-        Self { shape, opts, q: x(b * tq * hq * d), k: x(b * tk * hkv * d), v: x(b * tk * hkv * dv), g: x(b * tq * hq * dv) }
+        Self {
+            shape,
+            opts,
+            q: x(b * tq * hq * d),
+            k: x(b * tk * hkv * d),
+            v: x(b * tk * hkv * dv),
+            g: x(b * tq * hq * dv),
+        }
     }
 
     fn sees(&self, i: usize, j: usize) -> bool {
@@ -86,7 +93,9 @@ impl Case {
             let dp: Vec<f64> = (0..s.tk)
                 .map(|j| {
                     (0..s.dv)
-                        .map(|e| self.g[at(s.tq, s.hq, s.dv, [b, i, h, e])] * self.v[at(s.tk, s.hkv, s.dv, [b, j, kv, e])])
+                        .map(|e| {
+                            self.g[at(s.tq, s.hq, s.dv, [b, i, h, e])] * self.v[at(s.tk, s.hkv, s.dv, [b, j, kv, e])]
+                        })
                         .sum()
                 })
                 .collect();
@@ -214,11 +223,12 @@ fn forward_and_backward_on_every_instruction_set() {
         for isa in available() {
             for (gap, heads_first) in [(0, false), (3, true), (5, false)] {
                 let what = |name: &str| format!("{isa} case {n} gap {gap}: {name}");
-                let (q, k) = (Strided::new(&case.q, qd, gap, heads_first), Strided::new(&case.k, kd, gap, !heads_first));
-                let (v, g) = (Strided::new(&case.v, vd, gap, heads_first), Strided::new(&case.g, od, gap, !heads_first));
-                let nan = |dims: [usize; 4]| {
-                    Strided::new(&vec![f64::NAN; dims.iter().product()], dims, gap, heads_first)
-                };
+                let (q, k) =
+                    (Strided::new(&case.q, qd, gap, heads_first), Strided::new(&case.k, kd, gap, !heads_first));
+                let (v, g) =
+                    (Strided::new(&case.v, vd, gap, heads_first), Strided::new(&case.g, od, gap, !heads_first));
+                let nan =
+                    |dims: [usize; 4]| Strided::new(&vec![f64::NAN; dims.iter().product()], dims, gap, heads_first);
                 let mut o = nan(od);
                 let mut l = vec![f32::NAN; lse.len()];
                 attention_isa(isa, s, &case.opts, q.heads(), k.heads(), v.heads(), o.heads_mut(), &mut l);

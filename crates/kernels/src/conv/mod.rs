@@ -8,7 +8,8 @@ mod tests;
 
 use crate::isa::{Isa, Simd, isa, simd_fn};
 use crate::pool::{self, SharedMut};
-use crate::vecmath::{CHUNK, ld, math, same_len, st};
+use crate::scratch::{Slot, with_buffer};
+use crate::vecmath::{CHUNK, ld, math, same_len, silu_derivative, st};
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +51,6 @@ pub struct ConvGrads<'a> {
     /// Of `tail`, if wanted.
     pub tail: Option<&'a mut [f32]>,
 }
-
-/// Channels of a task of the backward pass.
-const WIDTH: usize = 64;
 
 fn check(shape: ConvShape, i: &ConvInputs) {
     let ConvShape { b, t, c, k } = shape;
@@ -139,86 +137,123 @@ simd_fn! {
         }
     }
 
-    /// All steps of channels c0..c0 + width of one batch row. `dz` holds [t, width], the parts of dw and of the bias's
-    /// gradient [k, width] and [width].
+    /// Steps t0..t1 of one batch row. `dz` is scratch for the gradients of z of these steps and the k − 1 after them,
+    /// `part` receives the piece's share of the gradients of w by tap, [k, c], and of the bias, [c].
     fn backward<S>(
-        s: S, shape: ConvShape, i: &ConvInputs<'_>, wt: &[f32], dy: &[f32], bi: usize, c0: usize, dz: &mut [f32],
-        dw: &mut [f32], dbias: &mut [f32], out: &Outputs<'_>
+        s: S, shape: ConvShape, i: &ConvInputs<'_>, wt: &[f32], dy: &[f32], piece: Piece, dz: &mut [f32],
+        part: &mut [f32], out: &Outputs<'_>
     ) {
-        let ConvShape { t, c, k, .. } = shape;
-        let width = dbias.len();
-        let cols = c0..c0 + width;
-        // dz = dy·silu′(z), with z computed again.
-        for (ti, dz) in dz.chunks_exact_mut(width).enumerate() {
-            let at = (bi * t + ti) * c;
-            let dy = &dy[at + c0..at + c0 + width];
-            if !i.silu {
-                dz.copy_from_slice(dy);
+        // The number of taps as a constant unrolls the loops over them.
+        match shape.k {
+            4 => backward_taps::<S, 4>(s, shape, i, wt, dy, piece, dz, part, out),
+            _ => backward_taps::<S, 0>(s, shape, i, wt, dy, piece, dz, part, out),
+        }
+    }
+}
+
+/// Steps t0..t1 of a batch row.
+#[derive(Clone, Copy)]
+struct Piece {
+    bi: usize,
+    t0: usize,
+    t1: usize,
+}
+
+/// [`backward`] for K taps; K = 0 stands for any number of them.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn backward_taps<S: Simd, const K: usize>(
+    s: S,
+    shape: ConvShape,
+    i: &ConvInputs,
+    wt: &[f32],
+    dy: &[f32],
+    piece: Piece,
+    dz: &mut [f32],
+    part: &mut [f32],
+    out: &Outputs,
+) {
+    let ConvShape { t, c, .. } = shape;
+    let k = if K > 0 { K } else { shape.k };
+    let Piece { bi, t0, t1 } = piece;
+    let (dw, dbias) = part.split_at_mut(k * c);
+    dw.fill(0.0);
+    dbias.fill(0.0);
+    let zeros = vec![0f32; c];
+    let bias = i.bias.unwrap_or(&zeros);
+    let mut rows: Vec<&[f32]> = Vec::with_capacity(k);
+    for (ti, dz) in (t0..t.min(t1 + k - 1)).zip(dz.chunks_exact_mut(c)) {
+        rows.clear();
+        rows.extend((0..k).map(|j| row(shape, i, bi, (ti + j) as isize - (k as isize - 1)).unwrap_or(&zeros)));
+        let rows = &rows[..k];
+        let dy = &dy[(bi * t + ti) * c..(bi * t + ti + 1) * c];
+        let own = ti < t1;
+        let mut at = 0;
+        while at < c {
+            let r = at..c.min(at + S::LANES);
+            let mut g = ld(s, &dy[r.clone()]);
+            if i.silu {
+                let mut z = ld(s, &bias[r.clone()]);
+                for (j, x) in rows.iter().enumerate() {
+                    z = s.mul_add(ld(s, &wt[j * c..][r.clone()]), ld(s, &x[r.clone()]), z);
+                }
+                g = s.mul(g, silu_derivative(s, z));
+            }
+            st(s, g, &mut dz[r.clone()]);
+            if own {
+                let sum = &mut dbias[r.clone()];
+                st(s, s.add(ld(s, sum), g), sum);
+                for (j, x) in rows.iter().enumerate() {
+                    let sum = &mut dw[j * c..][r.clone()];
+                    st(s, s.mul_add(ld(s, &x[r.clone()]), g, ld(s, sum)), sum);
+                }
+            }
+            at += S::LANES;
+        }
+    }
+
+    // Step p, of the tail if negative, was used by the steps p..p + k. The first piece also has the tail's.
+    let border = t as isize - (k as isize - 1);
+    let first = if t0 == 0 { 1 - k as isize } else { t0 as isize };
+    for p in first..t1 as isize {
+        // SAFETY: no other task has these steps of this batch row.
+        let dx = unsafe {
+            if p >= 0 {
+                out.x.slice((bi * t + p as usize) * c, c)
+            } else if let Some(tail) = &out.tail {
+                tail.slice((bi * (k - 1) + (k as isize - 1 + p) as usize) * c, c)
+            } else {
                 continue;
             }
-            match i.bias {
-                Some(bias) => dz.copy_from_slice(&bias[cols.clone()]),
-                None => dz.fill(0.0),
+        };
+        match out.new_tail {
+            // The last k − 1 steps are the tail that was left.
+            Some(g) if p >= border => {
+                let at = (bi * (k - 1) + (p - border) as usize) * c;
+                dx.copy_from_slice(&g[at..at + c]);
             }
-            for j in 0..k {
-                let Some(x) = row(shape, i, bi, ti as isize - (k - 1 - j) as isize) else { continue };
-                let (x, w) = (&x[cols.clone()], &wt[j * c..][cols.clone()]);
-                for ((z, x), w) in dz.chunks_mut(S::LANES).zip(x.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
-                    st(s, s.mul_add(ld(s, w), ld(s, x), ld(s, z)), z);
-                }
-            }
-            for (z, dy) in dz.chunks_mut(S::LANES).zip(dy.chunks(S::LANES)) {
-                let v = ld(s, z);
-                let sig = math::sigmoid(s, v);
-                let slope = s.mul(sig, s.mul_add(v, s.sub(s.splat(1.0), sig), s.splat(1.0)));
-                st(s, s.mul(ld(s, dy), slope), z);
-            }
+            _ => dx.fill(0.0),
         }
-        dw.fill(0.0);
-        dbias.fill(0.0);
-        for (ti, dz) in dz.chunks_exact(width).enumerate() {
-            for (b, z) in dbias.chunks_mut(S::LANES).zip(dz.chunks(S::LANES)) {
-                st(s, s.add(ld(s, b), ld(s, z)), b);
-            }
-            for j in 0..k {
-                let Some(x) = row(shape, i, bi, ti as isize - (k - 1 - j) as isize) else { continue };
-                let dw = &mut dw[j * width..(j + 1) * width];
-                for ((w, x), z) in dw.chunks_mut(S::LANES).zip(x[cols.clone()].chunks(S::LANES)).zip(dz.chunks(S::LANES)) {
-                    st(s, s.mul_add(ld(s, x), ld(s, z), ld(s, w)), w);
+        // Tap j = p + k − 1 − t of step t.
+        let (from, to) = (p.max(t0 as isize) as usize, (p + k as isize).min(t as isize) as usize);
+        let top = (p + k as isize - 1) as usize;
+        let mut at = 0;
+        while at < c {
+            let r = at..c.min(at + S::LANES);
+            let mut sum = ld(s, &dx[r.clone()]);
+            if K > 0 && to - from == K {
+                for n in 0..K {
+                    let (w, z) = (&wt[(K - 1 - n) * c..], &dz[(from - t0 + n) * c..]);
+                    sum = s.mul_add(ld(s, &w[r.clone()]), ld(s, &z[r.clone()]), sum);
+                }
+            } else {
+                for ti in from..to {
+                    let (w, z) = (&wt[(top - ti) * c..], &dz[(ti - t0) * c..]);
+                    sum = s.mul_add(ld(s, &w[r.clone()]), ld(s, &z[r.clone()]), sum);
                 }
             }
-        }
-        // Step p, of the tail if negative, was used by the steps p..p + k.
-        for p in 1 - k as isize..t as isize {
-            // SAFETY: no other task has these channels of this batch row.
-            let dx = unsafe {
-                if p >= 0 {
-                    out.x.slice((bi * t + p as usize) * c + c0, width)
-                } else if let Some(tail) = &out.tail {
-                    tail.slice((bi * (k - 1) + (k as isize - 1 + p) as usize) * c + c0, width)
-                } else {
-                    continue;
-                }
-            };
-            match out.new_tail {
-                // The last k − 1 steps are the tail that was left.
-                Some(g) if p >= t as isize - (k as isize - 1) => {
-                    let at = (bi * (k - 1) + (p - (t as isize - (k as isize - 1))) as usize) * c;
-                    dx.copy_from_slice(&g[at + c0..at + c0 + width]);
-                }
-                _ => dx.fill(0.0),
-            }
-            for j in 0..k {
-                let ti = p + (k - 1 - j) as isize;
-                if ti < 0 || ti >= t as isize {
-                    continue;
-                }
-                let dz = &dz[ti as usize * width..(ti as usize + 1) * width];
-                let w = &wt[j * c..][cols.clone()];
-                for ((d, z), w) in dx.chunks_mut(S::LANES).zip(dz.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
-                    st(s, s.mul_add(ld(s, w), ld(s, z), ld(s, d)), d);
-                }
-            }
+            st(s, sum, &mut dx[r.clone()]);
+            at += S::LANES;
         }
     }
 }
@@ -281,8 +316,8 @@ struct Outputs<'a> {
 
 /// The gradients for dy[b, t, c] and, if the new tail was used, its gradient dnew_tail[b, k − 1, c].
 ///
-/// Sums over time run in f32 in order within a batch row, the batch rows are then summed in order; neither depends on the
-/// number of threads.
+/// Sums over time run in f32 in order within pieces of a batch row, the pieces are then summed in order; neither depends on
+/// the number of threads.
 ///
 /// # Panics
 /// If a length does not match the shape.
@@ -318,45 +353,40 @@ pub(crate) fn causal_conv1d_backward_isa(
         assert!(len == expected, "causal_conv1d_backward {name}: {len} elements instead of {expected}");
     }
     let wt = by_tap(i.w, c, k);
-    let blocks = c.div_ceil(WIDTH);
-    // For each task [k, WIDTH] of dw, then [WIDTH] of the bias's gradient.
-    let part = (k + 1) * WIDTH;
-    let mut partial = vec![0f32; b * blocks * part];
+    // At most 32 pieces and a few more, cut by the shape alone.
+    let per = (b * t).div_ceil(32).clamp(8, t.max(8));
+    let pieces = t.div_ceil(per).max(1); // a piece without steps still has the tail
+    let part = (k + 1) * c;
+    let mut partial = vec![0f32; b * pieces * part];
     {
         let parts = SharedMut::new(&mut partial);
-        let out =
-            Outputs { x: SharedMut::new(grads.x), tail: grads.tail.map(SharedMut::new), new_tail: dnew_tail };
+        let out = Outputs { x: SharedMut::new(grads.x), tail: grads.tail.map(SharedMut::new), new_tail: dnew_tail };
         let task = |n: usize| {
-            let (bi, c0) = (n / blocks, n % blocks * WIDTH);
-            let width = WIDTH.min(c - c0);
+            let (bi, t0) = (n / pieces, n % pieces * per);
+            let piece = Piece { bi, t0, t1: t.min(t0 + per) };
             // SAFETY: each task has its own part.
             let part = unsafe { parts.slice(n * part, part) };
-            let (dw, dbias) = part.split_at_mut(k * WIDTH);
-            crate::scratch::with_buffer(crate::scratch::Slot::Fused, t * width, |dz| {
-                backward(isa, shape, i, &wt, dy, bi, c0, dz, &mut dw[..k * width], &mut dbias[..width], &out)
-            });
+            with_buffer(Slot::Fused, (per + k - 1) * c, |dz| backward(isa, shape, i, &wt, dy, piece, dz, part, &out));
         };
+        if c == 0 {
+            return;
+        }
         if b * t * c < 2 * CHUNK {
-            (0..b * blocks).for_each(task);
+            (0..b * pieces).for_each(task);
         } else {
-            pool::parallel(b * blocks, &task);
+            pool::parallel(b * pieces, &task);
         }
     }
-    grads.w.fill(0.0);
-    let mut dbias = grads.bias;
-    if let Some(d) = &mut dbias {
-        d.fill(0.0);
+    let mut sum = vec![0f32; part];
+    for part in partial.chunks_exact(part) {
+        sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
     }
-    for (n, part) in partial.chunks_exact(part).enumerate() {
-        let c0 = n % blocks * WIDTH;
-        let width = WIDTH.min(c - c0);
-        for l in 0..width {
-            for j in 0..k {
-                grads.w[(c0 + l) * k + j] += part[j * width + l];
-            }
-            if let Some(d) = &mut dbias {
-                d[c0 + l] += part[k * WIDTH + l];
-            }
+    for (ch, w) in grads.w.chunks_exact_mut(k).enumerate() {
+        for (j, w) in w.iter_mut().enumerate() {
+            *w = sum[j * c + ch];
         }
+    }
+    if let Some(d) = grads.bias {
+        d.copy_from_slice(&sum[k * c..]);
     }
 }

@@ -106,8 +106,7 @@ fn narrow(x: &[f64]) -> Vec<f32> {
 fn the_oracle_agrees_with_differences() {
     let case = Case::new(2, 3, 2, 3, true);
     let gradients = case.backward();
-    let fields: [fn(&mut Case) -> &mut Vec<f64>; 4] =
-        [|c| &mut c.x, |c| &mut c.w, |c| &mut c.bias, |c| &mut c.tail];
+    let fields: [fn(&mut Case) -> &mut Vec<f64>; 4] = [|c| &mut c.x, |c| &mut c.w, |c| &mut c.bias, |c| &mut c.tail];
     for (n, field) in fields.into_iter().enumerate() {
         for (i, expected) in gradients[n].iter().enumerate() {
             let moved = |h: f64| {
@@ -123,7 +122,8 @@ fn the_oracle_agrees_with_differences() {
 
 #[test]
 fn forward_and_backward_on_every_instruction_set() {
-    let shapes = [(1, 1, 1, 1), (2, 1, 70, 4), (1, 2, 33, 4), (3, 40, 130, 4), (2, 5, 17, 2), (1, 3, 9, 7), (2, 300, 65, 4)];
+    let shapes =
+        [(1, 1, 1, 1), (2, 1, 70, 4), (1, 2, 33, 4), (3, 40, 130, 4), (2, 5, 17, 2), (1, 3, 9, 7), (2, 300, 65, 4)];
     for (b, t, c, k) in shapes {
         for silu in [false, true] {
             let case = Case::new(b, t, c, k, silu);

@@ -5,7 +5,7 @@
 //! dΔ_t = Σ_n g_t·(A·a_t·h_{t−1} + B_t·u_t), dA = Σ_t g_t·a_t·h_{t−1}·Δ_t, dD = Σ_t dy_t·u_t.
 
 use super::{CHUNK_STEPS, ScanInputs, ScanShape, from_lanes, load_steps, to_lanes};
-use crate::isa::{Simd, simd_fn};
+use crate::isa::simd_fn;
 use crate::pool::SharedMut;
 use crate::vecmath::{ld, math, st};
 

@@ -1,7 +1,7 @@
 //! The forward scan.
 
 use super::{CHUNK_STEPS, ScanInputs, ScanShape, from_lanes, load_steps, to_lanes};
-use crate::isa::{Isa, Simd, simd_fn};
+use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::vecmath::{ld, math, st};
 

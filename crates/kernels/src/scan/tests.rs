@@ -64,7 +64,8 @@ impl Case {
     fn objective(&self) -> f64 {
         let (y, states) = self.forward();
         let last = states.last().unwrap();
-        y.iter().zip(&self.dy).map(|(a, b)| a * b).sum::<f64>() + last.iter().zip(&self.dh).map(|(a, b)| a * b).sum::<f64>()
+        y.iter().zip(&self.dy).map(|(a, b)| a * b).sum::<f64>()
+            + last.iter().zip(&self.dh).map(|(a, b)| a * b).sum::<f64>()
     }
 
     /// Gradients of u, delta, a, b, c, d, h0.

@@ -16,6 +16,7 @@ mod tests;
 pub use binary::{Binary, add_scaled, affine, binary, binary_inplace, mul_add, scale};
 pub use reduce::{col_sum, dot, max, row_sum, sum, sum_squares};
 pub use swiglu::{swiglu, swiglu_backward};
+pub(crate) use unary::silu_derivative;
 pub use unary::{Unary, unary, unary_backward, unary_inplace};
 
 use crate::isa::Simd;
