@@ -326,6 +326,12 @@ def tokenizer_files() -> None:
     roberta = {"type": "RobertaProcessing", "sep": ["a", 0], "cls": ["z", 77], "trim_offsets": True, "add_prefix_space": False}
     document("post_processor_past", "post_processor.cls", "past the vocabulary", post_processor=roberta)
     template = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {"z": {"id": "z", "ids": [3], "tokens": ["z"]}}}
+    piece = {"Sequence": {"id": "B", "type_id": 0}}
+    document("template_second", "post_processor.single", post_processor=template | {"single": [piece]})
+    piece = {"SpecialToken": {"id": "y", "type_id": 0}}
+    document("template_absent", "post_processor.single", post_processor=template | {"single": [piece]})
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": "////PwAA"}
+    document("normalizer_table", "normalizer", "Precompiled", normalizer=charsmap)
     document("template_past", "post_processor.special_tokens.z.ids", "past the vocabulary", post_processor=template)
 
 

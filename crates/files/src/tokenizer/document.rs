@@ -129,6 +129,9 @@ fn harmless(origin: &Origin, field: &str, value: &Value) -> Result<()> {
             let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
             let refuse = |problem: &str| Err(origin.malformed(format_args!("{field}: {kind}"), problem));
             let number = |name: &str| map.get(name).and_then(Value::as_u64);
+            if kind == "Precompiled" {
+                return refuse("tables of SentencePiece's normalizer are not supported; use a BPE tokenizer");
+            }
             if kind == "FixedLength" && number("length") == Some(0) {
                 return refuse("length is zero");
             }
@@ -300,6 +303,17 @@ fn check_ids(origin: &Origin, value: &Value, vocab: &Vocabulary) -> Result<()> {
         }
         Some("TemplateProcessing") => {
             let Some(tokens) = value.get("special_tokens").and_then(Value::as_object) else { return Ok(()) };
+            for piece in value.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
+                // The library looks these up without asking whether they are there.
+                let token = piece.pointer("/SpecialToken/id").and_then(Value::as_str);
+                if let Some(token) = token.filter(|t| !tokens.contains_key(*t)) {
+                    let problem = format!("{token:?} is not in its special_tokens");
+                    return Err(origin.malformed("post_processor.single", problem));
+                }
+                if piece.pointer("/Sequence/id").is_some_and(|id| id != "A") {
+                    return Err(origin.malformed("post_processor.single", "a second text, where there is one"));
+                }
+            }
             for (name, token) in tokens {
                 let field = format!("post_processor.special_tokens.{name}.ids");
                 for id in token.get("ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
