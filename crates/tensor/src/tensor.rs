@@ -138,7 +138,7 @@ impl Tensor {
         if dtype == DType::Bool && bytes.iter().any(|&b| b > 1) {
             return Err(Error::argument("from_bytes", "a bool is stored as a byte other than 0 or 1"));
         }
-        if bytes.as_ptr() as usize % dtype.size() != 0 {
+        if !(bytes.as_ptr() as usize).is_multiple_of(dtype.size()) {
             let mut buffer = Buffer::scratch(bytes.len());
             buffer.bytes_mut().copy_from_slice(&bytes);
             return Ok(Tensor::from_buffer(buffer, shape, dtype));

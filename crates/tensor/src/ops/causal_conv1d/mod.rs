@@ -33,7 +33,6 @@ impl Tensor {
         Ok((y, new_tail))
     }
 
-    #[expect(clippy::type_complexity, reason = "the inputs in order and the sizes, used twice")]
     fn check_conv<'a>(
         &'a self,
         w: &'a Tensor,

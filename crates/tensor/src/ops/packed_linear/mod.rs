@@ -30,7 +30,7 @@ impl Tensor {
             return Err(Error::shapes(op, self.shape(), &[n, k]));
         }
         let x = self.detach().contiguous()?;
-        let m = if k == 0 { 0 } else { x.elem_count() / k };
+        let m = x.elem_count().checked_div(k).unwrap_or(0);
         let mut shape = self.shape().to_vec();
         shape[self.rank() - 1] = n;
         same_device(op, self.device(), w)?;
