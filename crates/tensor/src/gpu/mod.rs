@@ -101,8 +101,9 @@ impl GpuDevice {
 fn refused(what: impl std::fmt::Display) -> Error {
     // Drivers' messages come with line breaks and backtraces; an error is one line.
     let text = what.to_string();
-    let line: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).take(3).collect();
-    Error::Device { device: "gpu".into(), what: line.join(" ") }
+    let said = |l: &&str| !l.is_empty() && !["Caused by:", "Asked at:", "No backtrace available"].contains(l);
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|l| *l != "Backtrace:").filter(said).collect();
+    Error::Device { device: "gpu".into(), what: lines.join(": ") }
 }
 
 impl PartialEq for GpuDevice {

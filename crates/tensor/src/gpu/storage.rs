@@ -36,9 +36,10 @@ impl GpuStorage {
 
     /// A copy of `data` on the device.
     pub fn from_words(device: &GpuDevice, data: &[u32]) -> Result<Self> {
+        let words = data.len();
         let data = if data.is_empty() { &[0] } else { data };
         let handle = device.0.client.create_from_slice(bytemuck::cast_slice(data));
-        Ok(GpuStorage { device: device.clone(), handle, words: data.len() })
+        Ok(GpuStorage { device: device.clone(), handle, words })
     }
 
     /// Puts bytes on the device as they are, the last word padded with zeros: packed weights.
@@ -67,6 +68,9 @@ impl GpuStorage {
     /// The device failed, now or in one of those kernels.
     #[cfg(not(target_family = "wasm"))]
     pub fn download(&self, dtype: DType) -> Result<Vec<u8>> {
+        if self.words == 0 {
+            return Ok(Vec::new());
+        }
         let bytes = self.device.0.client.read_one(self.handle.clone()).map_err(refused)?;
         Ok(self.narrow(dtype, &bytes))
     }
@@ -82,6 +86,9 @@ impl GpuStorage {
     /// # Errors
     /// As [`GpuStorage::download`].
     pub async fn download_async(&self, dtype: DType) -> Result<Vec<u8>> {
+        if self.words == 0 {
+            return Ok(Vec::new());
+        }
         let read = self.device.0.client.read_async(vec![self.handle.clone()]);
         let bytes = read.await.map_err(refused)?;
         let first = bytes.first().ok_or_else(|| refused("a read returned nothing"))?;

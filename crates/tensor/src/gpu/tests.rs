@@ -5,7 +5,7 @@ use imaginal_numeric::Format;
 
 use super::*;
 use crate::ops::testing::{of, sample};
-use crate::{AttentionOpts, DType, Device, Packed, RopeStyle, ScanInputs, Tensor};
+use crate::{AdamW, AttentionOpts, DType, Device, Packed, RopeStyle, ScanInputs, Tensor};
 
 /// The device under test.
 fn gpu() -> Option<Device> {
@@ -353,6 +353,34 @@ fn fused_operations() {
         check("causal_conv1d", &[floats(&[2, 7, 5]), floats(&[5, 4]), floats(&[5]), floats(&[2, 3, 5])], |x| {
             Ok(x[0].causal_conv1d(&x[1], Some(&x[2]), tail.then_some(&x[3]), silu)?.0.add(&x[3].sum_all()?)?)
         });
+    }
+}
+
+#[test]
+fn optimizer_steps() {
+    let Some(device) = gpu() else { return };
+    let run = |d: &Device| {
+        let mut state = [floats(&[70]), floats(&[70]).mul_scalar(0.1).unwrap(), floats(&[70]).sqr().unwrap()]
+            .map(|t| t.to_device(d).unwrap());
+        let kept = state[0].clone();
+        for step in 1..4 {
+            let s = AdamW {
+                lr: 0.01,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                step,
+                grad_scale: 0.5,
+            };
+            let [p, m, v] = &mut state;
+            p.adamw_step(&floats(&[70]).mul_scalar(step as f64).unwrap().to_device(d).unwrap(), m, v, &s).unwrap();
+        }
+        close("a shared value must not change", &kept, &floats(&[70]), 0.0);
+        state
+    };
+    for (g, e) in run(&device).iter().zip(&run(&Device::Cpu)) {
+        close("adamw_step", g, e, 1e-6);
     }
 }
 

@@ -1,6 +1,8 @@
 //! One step of AdamW (Loshchilov and Hutter 2019), in place.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,10 @@ impl Tensor {
             if other.shape() != self.shape() {
                 return Err(Error::shapes(op, self.shape(), other.shape()));
             }
+        }
+        #[cfg(feature = "gpu")]
+        if !self.device().is_cpu() {
+            return crate::no_grad(|| gpu::step(self, grad, first, second, settings));
         }
         if !self.device().is_cpu() || self.dtype() != DType::F32 {
             let device = self.device().to_string();

@@ -11,9 +11,9 @@ fn combine<N: Numeric>(#[comptime] kind: Binary, a: N, b: N) -> N {
         Binary::Sub => a - b,
         Binary::Mul => a * b,
         Binary::Div => a / b,
-        // Written so that NaN wins.
-        Binary::Maximum => select(b > a || b != b, b, a),
-        Binary::Minimum => select(b < a || b != b, b, a),
+        // Written so that NaN wins; `b != b` is false of it on some devices.
+        Binary::Maximum => select(b > a || !(b == b), b, a),
+        Binary::Minimum => select(b < a || !(b == b), b, a),
         // Has a kernel of its own; never launched with this one.
         Binary::Pow => a,
     }

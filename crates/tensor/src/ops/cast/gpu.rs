@@ -33,8 +33,9 @@ fn to_float_kernel<A: Numeric>(x: &[A], info: &[u32], out: &mut [f32]) {
 fn truth_kernel<A: Numeric>(x: &[A], info: &[u32], out: &mut [u32]) {
     let i = ABSOLUTE_POS;
     if i < out.len() {
-        let yes = x[place(info, 0, i as u32) as usize] != A::from_int(0);
-        out[i] = u32::cast_from(yes);
+        // NaN is not 0, though `!=` is false of it on some devices.
+        let zero = x[place(info, 0, i as u32) as usize] == A::from_int(0);
+        out[i] = u32::cast_from(!zero);
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{DType, Layout, Result, Tensor};
 fn holds<N: Numeric>(#[comptime] kind: Compare, a: N, b: N) -> bool {
     match kind {
         Compare::Eq => a == b,
-        Compare::Ne => a != b,
+        // `a != b` is false of NaN on some devices.
+        Compare::Ne => !(a == b),
         Compare::Lt => a < b,
         Compare::Le => a <= b,
         Compare::Gt => a > b,

@@ -13,9 +13,9 @@ const LANES: usize = UNITS as usize;
 fn combine<N: Numeric>(#[comptime] kind: Reduce, a: N, b: N) -> N {
     match kind {
         Reduce::Sum => a + b,
-        // Written so that NaN wins.
-        Reduce::Max => select(b > a || b != b, b, a),
-        Reduce::Min => select(b < a || b != b, b, a),
+        // Written so that NaN wins; `b != b` is false of it on some devices.
+        Reduce::Max => select(b > a || !(b == b), b, a),
+        Reduce::Min => select(b < a || !(b == b), b, a),
     }
 }
 
@@ -64,7 +64,8 @@ fn long_kernel<N: Numeric>(x: &[N], info: &[u32], out: &mut [N], #[comptime] kin
     }
     shared[UNIT_POS as usize] = acc;
     sync_cube();
-    let mut step = UNITS / 2u32;
+    // Not a constant: a kernel's variable that starts as one cannot change.
+    let mut step = CUBE_DIM / 2;
     while step > 0u32 {
         if UNIT_POS < step {
             let other = shared[(UNIT_POS + step) as usize];
@@ -95,7 +96,7 @@ fn arg_kernel<N: Numeric>(x: &[N], info: &[u32], out: &mut [u32], #[comptime] ki
                 Reduce::Min => v < best,
                 _ => v > best,
             };
-            if best == best && (better || v != v) {
+            if best == best && (better || !(v == v)) {
                 best = v;
                 found = j;
             }
