@@ -52,7 +52,7 @@ pub fn matmul_packed_with(
     if k == 0 {
         return out.fill(0.0);
     }
-    let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads() };
+    let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     if m > FEW {
         let x = MatRef::row_major(x, k);
         return run(isa, threads, m, n, k, x, Right::Packed { format, bytes: w, row_bytes }, out, n, false);

@@ -19,6 +19,11 @@ pub fn threads() -> usize {
     imp::threads()
 }
 
+/// The number of threads that a call of [`parallel`] from here would use: 1 inside a task.
+pub(crate) fn threads_here() -> usize {
+    if imp::inside() { 1 } else { threads() }
+}
+
 /// Sets the number of threads, the caller included, that later calls of [`parallel`] use. 0 means the number of CPUs
 /// that the process may use. May be called at any time; it has no effect on wasm.
 pub fn set_threads(n: usize) {
@@ -105,6 +110,9 @@ mod imp {
         1
     }
     pub fn set_threads(_: usize) {}
+    pub fn inside() -> bool {
+        false
+    }
     pub fn parallel(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         (0..tasks).for_each(f)
     }
@@ -182,6 +190,10 @@ mod imp {
             }
             n => n,
         }
+    }
+
+    pub fn inside() -> bool {
+        INSIDE.get()
     }
 
     pub fn set_threads(n: usize) {

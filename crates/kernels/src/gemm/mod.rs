@@ -111,7 +111,7 @@ pub fn gemm_with(
         }
         return;
     }
-    let threads = if m.saturating_mul(n).saturating_mul(k) < SERIAL { 1 } else { pool::threads() };
+    let threads = if m.saturating_mul(n).saturating_mul(k) < SERIAL { 1 } else { pool::threads_here() };
     let few_rows = m <= FEW && a.cs == 1 && b.rs == 1 && b.cs > 0;
     let few_cols = n <= FEW && b.rs == 1 && a.cs == 1 && a.rs > 0;
     if k >= few::MIN_DEPTH && (few_rows || few_cols) {
