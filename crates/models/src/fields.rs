@@ -60,11 +60,12 @@ pub(crate) struct Fields<'a> {
     source: Source<'a>,
     path: PathBuf,
     problems: RefCell<Vec<Problem>>,
+    conflicts: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Fields<'a> {
     pub fn new(source: Source<'a>, path: &Path) -> Self {
-        Fields { source, path: path.to_path_buf(), problems: RefCell::default() }
+        Fields { source, path: path.to_path_buf(), problems: RefCell::default(), conflicts: RefCell::default() }
     }
 
     pub fn is_gguf(&self) -> bool {
@@ -80,9 +81,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Notes that fields do not fit each other. Told only if no field is wrong by itself: what follows from a wrong field
+    /// is not worth saying.
+    pub fn conflict(&self, field: impl Into<String>, what: impl Into<String>) {
+        self.conflicts.borrow_mut().push(Problem { field: field.into(), what: what.into() });
+    }
+
     /// All that is wrong, as one error.
     pub fn finish(self) -> Result<()> {
-        let problems = self.problems.into_inner();
+        let mut problems = self.problems.into_inner();
+        if problems.is_empty() {
+            problems = self.conflicts.into_inner();
+        }
         if problems.is_empty() { Ok(()) } else { Err(Error::Config { path: self.path, problems }) }
     }
 
@@ -221,7 +231,8 @@ fn from_gguf(value: ValueRef<'_>) -> Found {
         ValueRef::I32(x) => Found::Int(x.into()),
         ValueRef::U64(x) => Found::Int(x.into()),
         ValueRef::I64(x) => Found::Int(x.into()),
-        ValueRef::F32(x) => Found::Float(x.into()),
+        // The shortest decimal number that is this f32: what the converter has read in config.json.
+        ValueRef::F32(x) => Found::Float(x.to_string().parse().unwrap_or(f64::from(x))),
         ValueRef::F64(x) => Found::Float(x),
         ValueRef::Bool(x) => Found::Flag(x),
         ValueRef::String(x) => Found::Text(x.to_owned()),

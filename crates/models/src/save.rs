@@ -28,6 +28,8 @@ impl Default for SaveOptions {
     }
 }
 
+type Metadata = Vec<(String, Value)>;
+
 enum Held {
     Weight(Weight),
     Param(Param),
@@ -74,11 +76,7 @@ impl Model {
         Ok(writer.into_memory()?)
     }
 
-    fn plan(
-        &self,
-        tokenizer: Option<&Tokenizer>,
-        options: &SaveOptions,
-    ) -> Result<(Vec<(String, Value)>, Vec<Planned>)> {
+    fn plan(&self, tokenizer: Option<&Tokenizer>, options: &SaveOptions) -> Result<(Metadata, Vec<Planned>)> {
         let config = self.config();
         let mut metadata = config.to_gguf()?;
         let file_type: u32 = match options.format {
@@ -180,7 +178,7 @@ impl Model {
 
 /// Tokens for the rows of an embedding that is larger than its tokenizer: readers take the vocabulary's size from the
 /// list of tokens.
-fn padded(mut metadata: Vec<(String, Value)>, vocab: usize) -> Vec<(String, Value)> {
+fn padded(mut metadata: Metadata, vocab: usize) -> Metadata {
     const UNUSED: i32 = 5;
     for (key, value) in &mut metadata {
         let Value::Array(_, values) = value else { continue };

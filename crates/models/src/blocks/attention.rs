@@ -87,19 +87,19 @@ impl AttentionRow {
         let hidden = shared.hidden;
         let heads = f.size(&HEADS, None, MOST_HEADS);
         let kv_heads = f.size(&KV_HEADS, Some(heads), MOST_HEADS);
-        if heads % kv_heads != 0 {
-            f.problem(f.name(&KV_HEADS), format!("{kv_heads} does not divide the {heads} heads"));
+        if !heads.is_multiple_of(kv_heads) {
+            f.conflict(f.name(&KV_HEADS), format!("{kv_heads} does not divide the {heads} heads"));
         }
-        if !f.has(&HEAD_DIM) && hidden % heads != 0 {
-            f.problem(f.name(&HEADS), format!("{heads} heads do not divide the width of {hidden}"));
+        if !f.has(&HEAD_DIM) && !hidden.is_multiple_of(heads) {
+            f.conflict(f.name(&HEADS), format!("{heads} heads do not divide the width of {hidden}"));
         }
         let head_dim = f.size(&HEAD_DIM, Some((hidden / heads).max(1)), WIDTH);
         if heads.saturating_mul(head_dim) > WIDTH {
-            f.problem(f.name(&HEADS), format!("{heads} heads of {head_dim} are wider than {WIDTH}"));
+            f.conflict(f.name(&HEADS), format!("{heads} heads of {head_dim} are wider than {WIDTH}"));
         }
         let value_dim = f.size(&VALUE_DIM, Some(head_dim), WIDTH);
         if value_dim != head_dim {
-            f.problem(f.name(&VALUE_DIM), format!("{value_dim} differs from the {head_dim} of the keys"));
+            f.conflict(f.name(&VALUE_DIM), format!("{value_dim} differs from the {head_dim} of the keys"));
         }
         let config = AttentionConfig {
             hidden,
@@ -118,9 +118,9 @@ impl AttentionRow {
 
     fn rope(&self, f: &Fields, shared: &Shared, head_dim: usize) -> RopeConfig {
         let dims = f.size(&ROPE_DIMS, Some(head_dim), WIDTH);
-        if dims > head_dim || dims % 2 != 0 {
+        if dims > head_dim || !dims.is_multiple_of(2) {
             let name = if f.has(&ROPE_DIMS) { f.name(&ROPE_DIMS) } else { f.name(&HEAD_DIM) };
-            f.problem(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
+            f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
         }
         if f.float(&PARTIAL, Some(1.0), 0.0, 1.0) != 1.0 {
             f.problem(f.name(&PARTIAL), "only 1 is supported here");

@@ -145,7 +145,7 @@ fn walk(layer: &Layer, seed: u64) {
                 let mut other = layer.empty();
                 each!(&mut other, s => s.restore(&mut rest)).unwrap();
                 assert!(rest.is_empty() && each!(&other, s => s.len()) == len);
-                if rng.next_u64() % 2 == 0 {
+                if rng.next_u64().is_multiple_of(2) {
                     memory = other;
                 }
             }
