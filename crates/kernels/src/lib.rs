@@ -17,12 +17,12 @@ pub mod vecmath;
 
 pub use gemm::{MatRef, MatRef64, gemm, gemm_batch, gemm_f64};
 pub use packed::matmul_packed;
+pub mod attention;
+pub mod conv;
+pub mod embedding;
 pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod rope;
 pub mod scan;
 pub mod softmax;
-pub mod attention;
-pub mod conv;
-pub mod embedding;

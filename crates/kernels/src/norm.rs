@@ -192,7 +192,11 @@ mod tests {
         for (i, e) in dx.iter().chain(&dw).enumerate() {
             let moved = |h: f64| {
                 let (mut x, mut w) = (x.clone(), w.clone());
-                if i < 10 { x[i] += h } else { w[i - 10] += h }
+                if i < 10 {
+                    x[i] += h
+                } else {
+                    w[i - 10] += h
+                }
                 objective(&x, &w)
             };
             assert!(((moved(1e-6) - moved(-1e-6)) / 2e-6 - e).abs() < 1e-8);

@@ -69,14 +69,7 @@ pub fn adamw(settings: &AdamW, params: &mut [f32], grads: &[f32], m: &mut [f32],
     adamw_isa(isa(), settings, params, grads, m, v)
 }
 
-pub(crate) fn adamw_isa(
-    isa: Isa,
-    settings: &AdamW,
-    params: &mut [f32],
-    grads: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
-) {
+pub(crate) fn adamw_isa(isa: Isa, settings: &AdamW, params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32]) {
     assert!(settings.step > 0, "adamw: steps count from 1");
     for len in [grads.len(), m.len(), v.len()] {
         same_len("adamw", params.len(), len);

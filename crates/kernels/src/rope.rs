@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn pairs_are_rotated_and_rotated_back() {
         let mut rand = Random::new(1);
-        for (b, t, h, d, r) in [(1, 1, 1, 2, 2), (2, 3, 2, 10, 6), (1, 5, 3, 64, 64), (2, 70, 4, 80, 34), (1, 4, 1, 8, 0)] {
+        for (b, t, h, d, r) in
+            [(1, 1, 1, 2, 2), (2, 3, 2, 10, 6), (1, 5, 3, 64, 64), (2, 70, 4, 80, 34), (1, 4, 1, 8, 0)]
+        {
             for per_batch in [false, true] {
                 let shape = RopeShape { b, t, h, d, r, per_batch };
                 let angles = rand.vec(if per_batch { b * t } else { t } * r / 2, -3.0, 3.0);

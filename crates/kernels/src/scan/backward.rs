@@ -138,17 +138,23 @@ simd_fn! {
                     let dt = s.load(&dts[i * l..]);
                     let du = s.mul(dt, s.load(&us[i * l..]));
                     let (before, after) = hs[i * state..(i + 2) * state].split_at_mut(state);
+                    let after = &mut after[..state];
                     let dec = &mut decays[i * state..(i + 1) * state];
-                    for ((((a, h), next), dec), &b) in a2
-                        .chunks_exact(l)
-                        .zip(before.chunks_exact(l))
-                        .zip(after.chunks_exact_mut(l))
-                        .zip(dec.chunks_exact_mut(l))
-                        .zip(bm)
-                    {
-                        let decay = math::exp2_fast(s, s.mul(dt, s.load(a)));
-                        s.store(decay, dec);
-                        s.store(s.mul_add(decay, s.load(h), s.mul(du, s.splat(b))), next);
+                    let dc = &mut dc[i * state..(i + 1) * state];
+                    let g = s.load(&dys[i * l..]);
+                    // The sums for C are taken here, where arithmetic leaves room for memory; below it is the reverse.
+                    for j in 0..n {
+                        let r = j * l;
+                        // SAFETY: r + LANES ≤ n·LANES = state, the length of each of these slices; j < n.
+                        unsafe {
+                            let decay = math::exp2_fast(s, s.mul(dt, s.load_ptr(a2.as_ptr().add(r))));
+                            s.store_ptr(decay, dec.as_mut_ptr().add(r));
+                            let input = s.mul(du, s.splat(*bm.get_unchecked(j)));
+                            let h = s.mul_add(decay, s.load_ptr(before.as_ptr().add(r)), input);
+                            s.store_ptr(h, after.as_mut_ptr().add(r));
+                            let dcv = s.mul_add(g, h, s.load_ptr(dc.as_ptr().add(r)));
+                            s.store_ptr(dcv, dc.as_mut_ptr().add(r));
+                        }
                     }
                 }
 
@@ -163,17 +169,14 @@ simd_fn! {
                     let (dt, u, g) = (s.load(&dts[i * l..]), s.load(&us[i * l..]), s.load(&dys[i * l..]));
                     let du = s.mul(dt, u);
                     let (mut sum_b, mut sum_a) = (s.zero(), s.zero());
-                    let (before, after) = hs[i * state..(i + 2) * state].split_at(state);
+                    let before = &hs[i * state..(i + 1) * state];
                     let dec = &decays[i * state..(i + 1) * state];
                     let db = &mut db[i * state..(i + 1) * state];
-                    let dc = &mut dc[i * state..(i + 1) * state];
                     for j in 0..n {
                         let r = j * l;
                         // SAFETY: r + LANES ≤ n·LANES = state, the length of each of these slices; j < n.
                         unsafe {
                             let gh = s.mul_add(g, s.splat(*cm.get_unchecked(j)), s.load_ptr(carry.as_ptr().add(r)));
-                            let dcv = s.mul_add(g, s.load_ptr(after.as_ptr().add(r)), s.load_ptr(dc.as_ptr().add(r)));
-                            s.store_ptr(dcv, dc.as_mut_ptr().add(r));
                             let dbv = s.mul_add(gh, du, s.load_ptr(db.as_ptr().add(r)));
                             s.store_ptr(dbv, db.as_mut_ptr().add(r));
                             sum_b = s.mul_add(gh, s.splat(*bm.get_unchecked(j)), sum_b);

@@ -52,7 +52,7 @@ pub(crate) fn exp2_fast<S: Simd>(s: S, x: S::F) -> S::F {
     let clamped = s.max(s.splat(LEAST), x);
     let n = s.sub(s.add(clamped, s.splat(ROUND)), s.splat(ROUND));
     let r = s.sub(clamped, n); // exact
-    let q = poly!(s, r, 0.693_147, 0.240_222_41, 0.055_507_35, 0.009_671_619, 0.001_326_459_1);
+    let q = poly!(s, r, std::f32::consts::LN_2, 0.240_222_81, 0.055_505_59, 0.009_669_793, 0.001_330_052_9);
     let y = s.ldexp(s.mul_add(q, r, s.splat(1.0)), n);
     s.select(s.lt(x, s.splat(LEAST)), s.zero(), y)
 }
@@ -160,8 +160,8 @@ fn erfc_positive<S: Simd>(s: S, z: S::F) -> S::F {
         0.096_784_18,
         -0.186_288_06,
         0.278_868_07,
-        -1.135_203_98,
-        1.488_515_87,
+        -1.135_204,
+        1.488_515_9,
         -0.822_152_23,
         0.170_872_77
     );
