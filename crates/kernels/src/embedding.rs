@@ -12,7 +12,7 @@ simd_fn! {
     }
 }
 
-/// out[i, :] = table[ids[i], :] for table[rows, d], out[ids.len(), d].
+/// Row i of out[ids.len(), d] becomes row `ids[i]` of table[rows, d].
 ///
 /// # Panics
 /// If a length does not match, or a number is not less than `rows`.
@@ -32,7 +32,7 @@ pub fn gather_rows(table: &[f32], rows: usize, d: usize, ids: &[u32], out: &mut 
     pool::parallel_chunks(out, per * d, &copy);
 }
 
-/// table[ids[i], :] += x[i, :] for every i, in the order of i: the gradient of [`gather_rows`].
+/// Adds row i of x to row `ids[i]` of the table, for every i in order: the gradient of [`gather_rows`].
 ///
 /// Tasks own ranges of the table, so that a row's sum is always taken in the same order.
 ///

@@ -1,7 +1,7 @@
 //! Which instruction set kernels use, chosen at run time, and how a kernel is written once for all of them.
 //!
 //! # Writing a kernel
-//! Write the body once, generic over a token `S: Simd`, inside [`simd_fn!`]. The macro makes a function with the
+//! Write the body once, generic over a token `S: Simd`, inside `simd_fn!`. The macro makes a function with the
 //! instruction set as its first argument; inside, the body is compiled once per set, each copy with the set's
 //! instructions enabled, and called through one `match`.
 //!
@@ -23,7 +23,7 @@
 //! * Helpers that take `s: S` must be `#[inline(always)]`, or they are compiled without the instructions.
 //! * In hot loops avoid closures and iterator adapters with closures over `s`: they may end up not inlined, again without
 //!   the instructions. `chunks_exact` with `load`/`store` on whole chunks and one partial tail is fastest.
-//! * Plain Rust over slices is autovectorised inside a body too (f64 work, integer work); call [`Simd::fma`] for a fused
+//! * Plain Rust over slices is autovectorised inside a body too (f64 work, integer work); call `Simd::fma` for a fused
 //!   scalar step, never `f32::mul_add` directly, which is a libm call where there is no FMA.
 //! * Parallelism stays outside: call the `simd_fn!` inside the tasks of [`pool::parallel`](crate::pool::parallel).
 //!

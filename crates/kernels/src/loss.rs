@@ -24,7 +24,7 @@ simd_fn! {
     }
 }
 
-/// out[r] = ln Σⱼ e^x[r, j] for x[rows, d]; absolute error at most (d/64 + 8 + |out|)·2⁻²⁴.
+/// `out[r]` = ln Σⱼ e^x[r, j] for x[rows, d]; absolute error at most (d/64 + 8 + |out|)·2⁻²⁴.
 ///
 /// # Panics
 /// If a length does not match.
@@ -57,7 +57,7 @@ pub struct CrossEntropy {
     pub count: usize,
 }
 
-/// The mean of logsumexp(logits[i]) − logits[i, target[i]] over the rows of logits[n, v] whose target is not `ignore`.
+/// The mean of `lse[i] − logits[i, targets[i]]` over the rows of logits[n, v] whose target is not `ignore`.
 ///
 /// Row values are f32 (see [`logsumexp`]), their sum is taken in f64 in row order. `lse[n]` receives each row's logsumexp,
 /// which [`cross_entropy_backward`] needs.
@@ -98,7 +98,7 @@ pub(crate) fn cross_entropy_isa(
     CrossEntropy { mean: total / count as f64, count }
 }
 
-/// dlogits[i, j] = (e^(logits[i, j] − lse[i]) − [j = target[i]])·scale, 0 in ignored rows; overwritten.
+/// `dlogits[i, j] = (exp(logits[i, j] − lse[i]) − (j == targets[i]))·scale`, 0 in ignored rows; overwritten.
 ///
 /// For the gradient of the mean, `scale` is the loss's own gradient divided by [`CrossEntropy::count`].
 ///

@@ -67,7 +67,7 @@ simd_fn! {
     }
 }
 
-/// out[r, j] = x[r, j]/√(meanⱼ x[r, j]² + eps)·w[j] for x[rows, d], w[d]. About (d/64 + 4)·2⁻²⁴ relative at most.
+/// out[r, j] = x[r, j]/√(meanⱼ x[r, j]² + eps)·`w[j]` for x[rows, d], `w[d]`. About (d/64 + 4)·2⁻²⁴ relative at most.
 ///
 /// A row's result does not depend on the other rows.
 ///
@@ -91,7 +91,7 @@ pub(crate) fn rms_norm_isa(isa: Isa, x: &[f32], w: &[f32], eps: f32, rows: usize
     pool::parallel_chunks(out, per, &|i, out| forward(isa, &x[i * per..i * per + out.len()], w, eps, out));
 }
 
-/// The gradients of [`rms_norm`] for dout[rows, d]: dx[rows, d] and dw[d], both overwritten.
+/// The gradients of [`rms_norm`] for dout[rows, d]: dx[rows, d] and `dw[d]`, both overwritten.
 ///
 /// The rows are cut into at most 32 groups, whatever the number of threads; each sums its part of dw in row order, and
 /// the parts are summed in f64.
@@ -146,7 +146,7 @@ pub(crate) fn rms_norm_backward_isa(
     sum_parts(&partial, groups, dw);
 }
 
-/// out[j] = Σ of part[g, j] over the groups, in f64 and in their order.
+/// `out[j]` = Σ of part[g, j] over the groups, in f64 and in their order.
 pub(crate) fn sum_parts(part: &[f32], groups: usize, out: &mut [f32]) {
     let d = out.len();
     for (j, o) in out.iter_mut().enumerate() {

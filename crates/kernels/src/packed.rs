@@ -14,7 +14,7 @@ use crate::scratch::{Slot, with_buffer};
 ///
 /// Up to eight rows of x, W is decoded in registers and multiplied at once, so that the product is bound by the bandwidth
 /// at which W arrives. For more rows, panels of W are decoded into the packed operand of the f32 GEMM; there is never an
-/// expanded copy of W. All arithmetic is f32. The remarks of [`gemm`](crate::gemm) on order and error hold, W being what
+/// expanded copy of W. All arithmetic is f32. The remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what
 /// `format` decodes to.
 ///
 /// # Panics

@@ -376,7 +376,7 @@ fn soft_cap<S: Simd>(s: S, x: S::F, cap: f32) -> S::F {
     s.mul(s.splat(cap), math::tanh(s, s.mul(x, s.splat(1.0 / cap))))
 }
 
-/// Σ x[i]·y[i], in two vectors of lanes.
+/// Σ `x[i]`·`y[i]`, in two vectors of lanes.
 #[inline(always)]
 fn row_dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
     let (mut even, mut odd) = (s.zero(), s.zero());

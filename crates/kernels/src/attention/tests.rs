@@ -1,5 +1,7 @@
 //! Attention and its gradients against f64, whose gradients are checked against differences.
 
+#![allow(clippy::needless_range_loop)] // the oracles are written as their formulas
+
 use super::*;
 use crate::isa::available;
 use crate::testing::{Random, assert_close, wide};

@@ -1,6 +1,6 @@
 //! Causal depthwise convolution over time, as in Mamba (Gu and Dao 2023), with the SiLU after it fused in.
 //!
-//! z[b, t, c] = bias[c] + Σ_j w[c, j]·x[b, t − (k − 1) + j, c], where steps before 0 come from the tail of k − 1 steps that
+//! z[b, t, c] = `bias[c]` + Σ_j w[c, j]·x[b, t − (k − 1) + j, c], where steps before 0 come from the tail of k − 1 steps that
 //! the last call left (zeros if there is none), and y = z or silu(z).
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub struct ConvInputs<'a> {
     pub x: &'a [f32],
     /// Weights, [c, k]; the last tap belongs to the present step.
     pub w: &'a [f32],
-    /// Bias, [c].
+    /// Bias, `[c]`.
     pub bias: Option<&'a [f32]>,
     /// The k − 1 steps before the first, [b, k − 1, c].
     pub tail: Option<&'a [f32]>,
@@ -138,7 +138,7 @@ simd_fn! {
     }
 
     /// Steps t0..t1 of one batch row. `dz` is scratch for the gradients of z of these steps and the k − 1 after them,
-    /// `part` receives the piece's share of the gradients of w by tap, [k, c], and of the bias, [c].
+    /// `part` receives the piece's share of the gradients of w by tap, [k, c], and of the bias, `[c]`.
     fn backward<S>(
         s: S, shape: ConvShape, i: &ConvInputs<'_>, wt: &[f32], dy: &[f32], piece: Piece, dz: &mut [f32],
         part: &mut [f32], out: &Outputs<'_>

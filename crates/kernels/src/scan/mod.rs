@@ -51,7 +51,7 @@ pub struct ScanInputs<'a> {
     pub b: &'a [f32],
     /// Output weights C, [b, t, n].
     pub c: &'a [f32],
-    /// The skip connection D, [c].
+    /// The skip connection D, `[c]`.
     pub d: Option<&'a [f32]>,
     /// The state before the first step, [b, c, n]; zero if absent.
     pub h0: Option<&'a [f32]>,

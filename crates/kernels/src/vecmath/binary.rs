@@ -123,7 +123,7 @@ simd_fn! {
     }
 }
 
-/// out[i] = a[i] ∘ b[i].
+/// `out[i]` = `a[i]` ∘ `b[i]`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -142,7 +142,7 @@ pub(crate) fn binary_isa(isa: Isa, op: Binary, a: &[f32], b: &[f32], out: &mut [
     });
 }
 
-/// a[i] = a[i] ∘ b[i].
+/// `a[i]` = `a[i]` ∘ `b[i]`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -156,7 +156,7 @@ pub fn binary_inplace(op: Binary, a: &mut [f32], b: &[f32]) {
     });
 }
 
-/// out[i] = mul·x[i] + add: one rounding where the set has FMA, two elsewhere.
+/// `out[i]` = mul·`x[i]` + add: one rounding where the set has FMA, two elsewhere.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -170,7 +170,7 @@ pub fn affine(x: &[f32], mul: f32, add: f32, out: &mut [f32]) {
     });
 }
 
-/// x[i] = factor·x[i].
+/// `x[i]` = factor·`x[i]`.
 pub fn scale(x: &mut [f32], factor: f32) {
     let (isa, len) = (isa(), x.len());
     let shared = SharedMut::new(x);
@@ -180,7 +180,7 @@ pub fn scale(x: &mut [f32], factor: f32) {
     });
 }
 
-/// y[i] = a·x[i] + y[i] (BLAS axpy).
+/// `y[i]` = a·`x[i]` + `y[i]` (BLAS axpy).
 ///
 /// # Panics
 /// If the lengths differ.
@@ -194,7 +194,7 @@ pub fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// out[i] = x[i]·y[i] + z[i].
+/// `out[i]` = `x[i]`·`y[i]` + `z[i]`.
 ///
 /// # Panics
 /// If the lengths differ.

@@ -89,7 +89,7 @@ fn pieces(len: usize, f: &(dyn Fn(usize, usize) -> f32 + Sync)) -> f64 {
     partial.into_iter().map(f64::from).sum()
 }
 
-/// Σ x[i].
+/// Σ `x[i]`.
 pub fn sum(x: &[f32]) -> f64 {
     sum_isa(isa(), x)
 }
@@ -98,12 +98,12 @@ pub(crate) fn sum_isa(isa: Isa, x: &[f32]) -> f64 {
     pieces(x.len(), &|start, n| sum_piece(isa, &x[start..start + n]))
 }
 
-/// Σ x[i]².
+/// Σ `x[i]²`.
 pub fn sum_squares(x: &[f32]) -> f64 {
     dot(x, x)
 }
 
-/// Σ x[i]·y[i].
+/// Σ `x[i]`·`y[i]`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -116,7 +116,7 @@ pub(crate) fn dot_isa(isa: Isa, x: &[f32], y: &[f32]) -> f64 {
     pieces(x.len(), &|start, n| dot_piece(isa, &x[start..start + n], &y[start..start + n]))
 }
 
-/// The greatest x[i]; NaN if there is one, −∞ for an empty slice.
+/// The greatest `x[i]`; NaN if there is one, −∞ for an empty slice.
 pub fn max(x: &[f32]) -> f32 {
     max_isa(isa(), x)
 }
@@ -134,7 +134,7 @@ pub(crate) fn max_isa(isa: Isa, x: &[f32]) -> f32 {
     r
 }
 
-/// out[r] = Σⱼ x[r, j] of x[rows, d].
+/// `out[r]` = Σⱼ x[r, j] of x[rows, d].
 ///
 /// # Panics
 /// If a length does not match.
@@ -154,7 +154,7 @@ pub fn row_sum(x: &[f32], rows: usize, d: usize, out: &mut [f32]) {
     }
 }
 
-/// out[j] = Σᵣ x[r, j] of x[rows, d], or out[j] += that if `accumulate`: the gradient of a bias.
+/// `out[j]` = Σᵣ x[r, j] of x[rows, d], or `out[j]` += that if `accumulate`: the gradient of a bias.
 ///
 /// Rows are summed in f32 in groups of 64, the groups in f64, so the error is at most about 64·2⁻²⁴ of the magnitudes.
 ///

@@ -44,7 +44,7 @@ fn gradients<S: Simd>(s: S, g: S::F, u: S::F, d: S::F) -> (S::F, S::F) {
     (s.mul(s.mul(d, u), derivative), s.mul(d, s.mul(g, sig)))
 }
 
-/// out[i] = silu(gate[i])·up[i]; 5 ulp.
+/// `out[i]` = silu(`gate[i]`)·`up[i]`; 5 ulp.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -63,7 +63,7 @@ pub(crate) fn swiglu_isa(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     });
 }
 
-/// The gradients of [`swiglu`]: dgate[i] = dout[i]·up[i]·silu′(gate[i]), dup[i] = dout[i]·silu(gate[i]).
+/// The gradients of [`swiglu`]: `dgate[i]` = `dout[i]`·`up[i]`·silu′(`gate[i]`), `dup[i]` = `dout[i]`·silu(`gate[i]`).
 ///
 /// # Panics
 /// If the lengths differ.

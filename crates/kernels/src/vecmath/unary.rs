@@ -192,7 +192,7 @@ simd_fn! {
     }
 }
 
-/// out[i] = op(x[i]).
+/// `out[i]` = op(`x[i]`).
 ///
 /// # Panics
 /// If the lengths differ.
@@ -209,7 +209,7 @@ pub(crate) fn unary_isa(isa: Isa, op: Unary, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// x[i] = op(x[i]).
+/// `x[i]` = op(`x[i]`).
 pub fn unary_inplace(op: Unary, x: &mut [f32]) {
     let (isa, len) = (isa(), x.len());
     let shared = SharedMut::new(x);
@@ -219,7 +219,7 @@ pub fn unary_inplace(op: Unary, x: &mut [f32]) {
     });
 }
 
-/// dx[i] = dy[i]·op′(x[i]), where y = op(x) as [`unary`] gave it. A few ulp of the derivative's largest term.
+/// `dx[i]` = `dy[i]`·op′(`x[i]`), where y = op(x) as [`unary`] gave it. A few ulp of the derivative's largest term.
 ///
 /// Members whose derivative needs only one of x and y ignore the other, which must nevertheless have the length.
 ///
