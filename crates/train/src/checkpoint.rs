@@ -18,7 +18,22 @@ pub struct Best {
     /// The step it was measured after.
     pub step: u64,
     /// Held-out bits per byte.
+    #[serde(with = "exact")]
     pub bits_per_byte: f64,
+}
+
+/// A number as the text that `std` reads back to the last bit; a JSON parser may not.
+mod exact {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(x)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// Where a run stands.

@@ -56,22 +56,21 @@ impl Metrics {
             Err(e) => return Err(Error::io("read", path)(e)),
         };
         let mut lines = Vec::new();
+        let mut kept = 0;
         for (number, line) in text.split_inclusive('\n').enumerate() {
-            match serde_json::from_str::<Metric>(line) {
-                Ok(m) if m.step > step => break,
-                Ok(m) if line.ends_with('\n') => lines.push(m),
-                // The last line may be half written.
-                _ if !line.ends_with('\n') => break,
-                Ok(_) => unreachable!("lines with and without an end are told apart above"),
-                Err(e) => return Err(Error::run_dir(path, format!("line {}: {e}; delete the line", number + 1))),
+            // The last line may be half written.
+            if !line.ends_with('\n') {
+                break;
             }
+            let metric: Metric = serde_json::from_str(line)
+                .map_err(|e| Error::run_dir(path, format!("line {}: {e}; delete the line", number + 1)))?;
+            if metric.step > step {
+                break;
+            }
+            lines.push(metric);
+            kept += line.len();
         }
-        let mut kept = Vec::new();
-        for line in &lines {
-            serde_json::to_writer(&mut kept, line).map_err(|e| Error::io("write", path)(e.into()))?;
-            kept.push(b'\n');
-        }
-        imaginal_files::write_atomic(path, &kept)?;
+        imaginal_files::write_atomic(path, &text.as_bytes()[..kept])?;
         let file = File::options().append(true).open(path).map_err(Error::io("open", path))?;
         Ok(Metrics { path: path.to_path_buf(), file, lines })
     }

@@ -82,6 +82,25 @@ impl RunDir {
         Ok(imaginal_files::write_atomic(self.config(), (text + "\n").as_bytes())?)
     }
 
+    /// What config.json says. A run always goes by this, also when it has just written it: a number that is parsed may
+    /// differ in its last bit from the one that was printed, and all starts of a run shall see the same.
+    fn read_config(&self) -> Result<RunConfig> {
+        let text = match std::fs::read_to_string(self.config()) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let problem = "no run is here (there is no config.json); start one without --resume";
+                return Err(Error::run_dir(&self.root, problem));
+            }
+            Err(e) => return Err(Error::io("read", self.config())(e)),
+        };
+        let mut config: RunConfig =
+            serde_json::from_str(&text).map_err(|e| Error::run_dir(self.config(), e.to_string()))?;
+        config.options.check()?;
+        // The directory may have been moved.
+        config.options.out = self.root.clone();
+        Ok(config)
+    }
+
     /// Keeps a second process out. The system gives the lock back when the process ends, however it ends.
     fn lock(&self) -> Result<File> {
         let path = self.root.join(".lock");
@@ -133,7 +152,7 @@ pub fn run(options: TrainOptions, observer: &mut dyn Observer) -> Result<Report>
     }
     let config = RunConfig { options, environment: Environment::here(), plan: None };
     dir.write_config(&config)?;
-    let report = go(&dir, config, observer);
+    let report = go(&dir, observer);
     drop(lock);
     report
 }
@@ -145,18 +164,7 @@ pub fn run(options: TrainOptions, observer: &mut dyn Observer) -> Result<Report>
 /// There is no run in the directory, it is in use or damaged; and as [`run`].
 pub fn resume(root: &Path, observer: &mut dyn Observer) -> Result<Report> {
     let dir = RunDir { root: root.to_path_buf() };
-    let text = match std::fs::read_to_string(dir.config()) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let problem = "no run is here (there is no config.json); start one without --resume";
-            return Err(Error::run_dir(root, problem));
-        }
-        Err(e) => return Err(Error::io("read", dir.config())(e)),
-    };
-    let mut config: RunConfig = serde_json::from_str(&text).map_err(|e| Error::run_dir(dir.config(), e.to_string()))?;
-    config.options.check()?;
-    // The directory may have been moved.
-    config.options.out = dir.root.clone();
+    let config = dir.read_config()?;
     let lock = dir.lock()?;
     dir.sweep()?;
     let here = Environment::here();
@@ -167,24 +175,22 @@ pub fn resume(root: &Path, observer: &mut dyn Observer) -> Result<Report> {
             config.environment
         )));
     }
-    let report = go(&dir, config, observer);
+    let report = go(&dir, observer);
     drop(lock);
     report
 }
 
-fn go(dir: &RunDir, mut config: RunConfig, observer: &mut dyn Observer) -> Result<Report> {
+fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
+    let mut config = dir.read_config()?;
     let data = prepare(&dir.root.join("data"), &config.options, observer)?;
-    let plan = match &config.plan {
-        Some(plan) => plan.clone(),
-        None => {
-            let vocab = data.tokenizer.vocab_size();
-            let plan = Plan::new(&config.options, vocab, data.train.text_bytes(), data.train.tokens())?;
-            config.plan = Some(plan.clone());
-            dir.write_config(&config)?;
-            plan
-        }
-    };
-    let options = &config.options;
+    if config.plan.is_none() {
+        let vocab = data.tokenizer.vocab_size();
+        let plan = Plan::new(&config.options, vocab, data.train.text_bytes(), data.train.tokens())?;
+        dir.write_config(&RunConfig { plan: Some(plan), ..config })?;
+        config = dir.read_config()?;
+    }
+    let RunConfig { options, plan, .. } = &config;
+    let plan = plan.as_ref().ok_or_else(|| Error::run_dir(dir.config(), "has no plan; delete the run and start again"))?;
     let mut model = Config::build(&options.arch, &plan.settings)?;
     if let Some(name) = &options.name {
         model = model.with_name(name);
@@ -206,7 +212,7 @@ fn go(dir: &RunDir, mut config: RunConfig, observer: &mut dyn Observer) -> Resul
         step_tokens: plan.step_tokens(),
     });
     let probe = probe(&data.held_out, options.eval_bytes);
-    let mut training = Training { dir, options, plan: &plan, data: &data, probe, trainer, checkpoints, metrics, progress, speeds: vec![] };
+    let mut training = Training { dir, options, plan, data: &data, probe, trainer, checkpoints, metrics, progress, speeds: vec![] };
     let finished = training.steps(observer)?;
     if finished {
         let format = options.final_format()?;

@@ -57,7 +57,7 @@ pub(crate) struct TrainedParam {
 /// Whether weight decay applies to a parameter: to matrices and convolution kernels, not to norms and biases, nor to
 /// the state matrix, whose logarithm is what is trained (as in Mamba's own recipe).
 pub fn decays(name: &str, shape: &[usize]) -> bool {
-    shape.len() >= 2 && !name.ends_with(".ssm_a")
+    shape.len() >= 2 && !name.ends_with(".ssm_a_log")
 }
 
 impl Trainer {
