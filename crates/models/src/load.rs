@@ -4,7 +4,7 @@ use std::path::Path;
 use imaginal_files::{Gguf, Json, OpenOptions, SafeTensors, Tokenizer};
 use imaginal_nn::{Init, Param, Source, Weight};
 use imaginal_numeric::Format;
-use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Tensor};
+use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
 use crate::tensors::{Map, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result};
@@ -14,8 +14,8 @@ use crate::{Config, Error, Model, Problem, Result};
 pub struct LoadOptions {
     /// How its files are opened.
     pub open: OpenOptions,
-    /// Where it shall run. On the CPU weights stay where and as they are in the file; for another device they are
-    /// expanded to f32 and copied there.
+    /// Where it shall run. On the CPU weights stay where and as they are in the file; another device gets a
+    /// copy in the file's format, `f64` as `f32`.
     pub device: Device,
 }
 
@@ -250,7 +250,10 @@ impl Source for FileSource {
         if device.is_cpu() && raw.format != Format::F64 {
             return Weight::from_bytes(raw.format, rows, cols, raw.bytes.clone());
         }
-        Weight::from_tensor(raw.decode(&[rows, cols])?.to_device(&device)?)
+        if matches!(raw.format, Format::F32 | Format::F64) {
+            return Weight::from_tensor(raw.decode(&[rows, cols])?.to_device(&device)?);
+        }
+        Ok(Weight::from_packed(Packed::new(raw.format, rows, cols, raw.bytes.clone())?.to_device(&device)?))
     }
 
     fn param(&mut self, name: &str, shape: &[usize], _: Init) -> imaginal_nn::Result<Param> {

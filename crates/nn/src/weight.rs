@@ -148,13 +148,14 @@ impl Weight {
             // A master may have been trained since it was packed, so that only a weight without one is taken as it is.
             Form { master: None, packed: Some(p) } if p.format() == format => Ok(p),
             _ => {
-                let values = self.to_f32()?.to_vec::<f32>()?;
+                let master = self.to_f32()?;
+                let values = master.to_vec::<f32>()?;
                 let size = format.bytes_for(self.cols()).and_then(|b| b.checked_mul(self.rows())).ok_or_else(|| {
                     Error::argument("pack", format!("rows of {} are no whole blocks of {format}", self.cols()))
                 })?;
                 let mut bytes = vec![0u8; size];
                 format.encode(&values, &mut bytes).map_err(|source| Error::Format { op: "pack", source })?;
-                Packed::new(format, self.rows(), self.cols(), Bytes::from_vec(bytes))
+                Packed::new(format, self.rows(), self.cols(), Bytes::from_vec(bytes))?.to_device(master.device())
             }
         }
     }

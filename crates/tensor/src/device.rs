@@ -31,6 +31,28 @@ impl Device {
         }
     }
 
+    /// The fused operations that have no kernel of their own on this device: they are computed there in their reference
+    /// form, composed of primitives. An operation that can be computed in neither way is an error that names it.
+    pub fn composed_operations(&self) -> &'static [&'static str] {
+        match self {
+            Device::Cpu => &[],
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => &[
+                "attention",
+                "causal_conv1d",
+                "cross_entropy",
+                "linear",
+                "log_softmax",
+                "rms_norm",
+                "rope",
+                // All but the recurrence itself, which is a kernel.
+                "selective_scan",
+                "softmax",
+                "swiglu",
+            ],
+        }
+    }
+
     /// Whether this is the CPU.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Device::Cpu)
