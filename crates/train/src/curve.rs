@@ -202,6 +202,9 @@ mod tests {
 
     #[test]
     fn labels_are_short() {
-        assert_eq!(["0", "500", "1.5k", "2M", "3.5G"].map(String::from), [0.0, 500.0, 1500.0, 2e6, 3.5e9].map(tokens_label));
+        assert_eq!(
+            ["0", "500", "1.5k", "2M", "3.5G"].map(String::from),
+            [0.0, 500.0, 1500.0, 2e6, 3.5e9].map(tokens_label)
+        );
     }
 }

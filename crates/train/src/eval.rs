@@ -88,7 +88,14 @@ pub fn evaluate(
         let mut windows: Vec<Window> = documents
             .iter()
             .enumerate()
-            .flat_map(|(i, d)| windows(d.tokens.len(), window).map(move |(start, len, counted)| Window { document: i, start, len, counted }))
+            .flat_map(|(i, d)| {
+                windows(d.tokens.len(), window).map(move |(start, len, counted)| Window {
+                    document: i,
+                    start,
+                    len,
+                    counted,
+                })
+            })
             .collect();
         // Windows of one length go through the model together; the order within a length stays, and with it the sums.
         windows.sort_by_key(|w| std::cmp::Reverse(w.len));

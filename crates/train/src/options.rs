@@ -156,9 +156,9 @@ impl TrainOptions {
     /// # Errors
     /// It is not one that a model file can hold.
     pub fn final_format(&self) -> Result<Format> {
-        Format::from_name(&self.format)
-            .filter(|f| f.info().ggml_type.is_some())
-            .ok_or_else(|| Error::option("format", format!("{:?} is not a format of model files; try f32, f16 or q8_0", self.format)))
+        Format::from_name(&self.format).filter(|f| f.info().ggml_type.is_some()).ok_or_else(|| {
+            Error::option("format", format!("{:?} is not a format of model files; try f32, f16 or q8_0", self.format))
+        })
     }
 
     /// Refuses values that make no sense, before anything is read.
@@ -329,7 +329,8 @@ mod tests {
     fn every_architecture_gets_a_plan_that_its_configuration_accepts() {
         for arch in imaginal_models::ARCHS {
             for bytes in [1_000, 1_000_000, 10_000_000, 1_000_000_000] {
-                let plan = Plan::new(&TrainOptions { arch: arch.name.into(), ..options() }, 300, bytes, bytes / 3).unwrap();
+                let plan =
+                    Plan::new(&TrainOptions { arch: arch.name.into(), ..options() }, 300, bytes, bytes / 3).unwrap();
                 let config = Config::build(arch.name, &plan.settings).unwrap();
                 assert_eq!(config.vocab(), 300);
                 assert!(plan.schedule.steps >= 50 && plan.schedule.warmup < plan.schedule.steps);

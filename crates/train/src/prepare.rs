@@ -68,7 +68,10 @@ pub fn prepare(folder: &Path, options: &TrainOptions, observer: &mut dyn Observe
 fn open_tokenizer(path: &Path) -> Result<(Tokenizer, u32)> {
     let tokenizer = Tokenizer::from_file(path)?;
     let separator = tokenizer.bos().or(tokenizer.eos_id()).or(tokenizer.token_to_id(END_OF_TEXT)).ok_or_else(|| {
-        Error::Tokenizer(format!("{}: has no token that begins or ends a text; name one in tokenizer_config.json", path.display()))
+        Error::Tokenizer(format!(
+            "{}: has no token that begins or ends a text; name one in tokenizer_config.json",
+            path.display()
+        ))
     })?;
     // Found out now rather than after hours of training.
     tokenizer.to_gguf_metadata()?;
@@ -89,7 +92,10 @@ fn make(paths: &Paths, options: &TrainOptions, observer: &mut dyn Observer) -> R
 
     if let Some(given) = &options.tokenizer {
         let given = if given.is_dir() { given.join("tokenizer.json") } else { given.clone() };
-        for (from, to) in [(given.clone(), &paths.tokenizer), (given.with_file_name("tokenizer_config.json"), &paths.tokenizer_config)] {
+        for (from, to) in [
+            (given.clone(), &paths.tokenizer),
+            (given.with_file_name("tokenizer_config.json"), &paths.tokenizer_config),
+        ] {
             if from.exists() {
                 imaginal_files::write_atomic(to, &std::fs::read(&from).map_err(Error::io("read", &from))?)?;
             }

@@ -190,7 +190,8 @@ fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         config = dir.read_config()?;
     }
     let RunConfig { options, plan, .. } = &config;
-    let plan = plan.as_ref().ok_or_else(|| Error::run_dir(dir.config(), "has no plan; delete the run and start again"))?;
+    let plan =
+        plan.as_ref().ok_or_else(|| Error::run_dir(dir.config(), "has no plan; delete the run and start again"))?;
     let mut model = Config::build(&options.arch, &plan.settings)?;
     if let Some(name) = &options.name {
         model = model.with_name(name);
@@ -212,7 +213,8 @@ fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         step_tokens: plan.step_tokens(),
     });
     let probe = probe(&data.held_out, options.eval_bytes);
-    let mut training = Training { dir, options, plan, data: &data, probe, trainer, checkpoints, metrics, progress, speeds: vec![] };
+    let mut training =
+        Training { dir, options, plan, data: &data, probe, trainer, checkpoints, metrics, progress, speeds: vec![] };
     let finished = training.steps(observer)?;
     if finished {
         let format = options.final_format()?;
@@ -267,7 +269,14 @@ impl Training<'_> {
         let mut packer = Packer::new(&self.data.train, self.data.separator, context, self.options.seed, position)?;
         if self.progress.step == 0 && self.metrics.lines.is_empty() {
             let first = self.measure()?;
-            self.log(Metric { held_out_loss: first.map(|s| s.loss()), held_out_bits_per_byte: first.map(|s| s.bits_per_byte()), ..self.metric() }, observer)?;
+            self.log(
+                Metric {
+                    held_out_loss: first.map(|s| s.loss()),
+                    held_out_bits_per_byte: first.map(|s| s.bits_per_byte()),
+                    ..self.metric()
+                },
+                observer,
+            )?;
         }
         while self.progress.step < schedule.steps {
             let started = Instant::now();
@@ -280,7 +289,8 @@ impl Training<'_> {
             let lr = schedule.rate(self.progress.step);
             let step = self.progress.step + 1;
             let result = self.trainer.step(&batches, lr, step)?;
-            let bad = [("loss", result.loss), ("gradient norm", result.grad_norm)].into_iter().find(|(_, v)| !v.is_finite());
+            let bad =
+                [("loss", result.loss), ("gradient norm", result.grad_norm)].into_iter().find(|(_, v)| !v.is_finite());
             if let Some((what, value)) = bad {
                 return Err(Error::NotFinite { step, what, value, kept: self.kept()? });
             }

@@ -28,7 +28,8 @@ pub const SMALLEST_VOCAB: usize = 257;
 /// The name under which other engines know the pattern.
 pub const PRE_TOKENIZER: &str = "qwen2";
 
-const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const PATTERN: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Longer tokens would be spent on licence headers and rulers.
 const LONGEST_TOKEN: usize = 24;
@@ -48,7 +49,8 @@ pub fn train_tokenizer(files: &[SourceFile], vocab: usize, sample_bytes: u64, se
     let texts = sample(files, sample_bytes, seed)?;
     let fail = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
     let byte_level = ByteLevel::new(false, true, false);
-    let split = Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false).map_err(fail)?;
+    let split =
+        Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false).map_err(fail)?;
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab)
         .min_frequency(2)
@@ -97,7 +99,8 @@ mod tests {
     fn is_deterministic_and_learns_the_words() {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..20 {
-            let text = format!("pub fn parse_{i}(input: &str) -> Result<Token> {{\n    let token = input.next();\n}}\n");
+            let text =
+                format!("pub fn parse_{i}(input: &str) -> Result<Token> {{\n    let token = input.next();\n}}\n");
             std::fs::write(dir.path().join(format!("f{i}.rs")), text.repeat(5)).unwrap();
         }
         let all = Selection { extensions: vec![], globs: vec![], max_file_bytes: 1 << 20 };

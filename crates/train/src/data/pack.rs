@@ -171,7 +171,16 @@ mod tests {
                 for (&a, &b) in row.iter().zip(shifted) {
                     // Within a document tokens follow each other; its last is followed by a separator.
                     let last = a != SEP && lengths[(a / 1000 - 1) as usize] == a % 1000;
-                    assert!(if a == SEP { b == SEP || b % 1000 == 1 } else if last { b == SEP } else { b == a + 1 }, "{a} {b}");
+                    assert!(
+                        if a == SEP {
+                            b == SEP || b % 1000 == 1
+                        } else if last {
+                            b == SEP
+                        } else {
+                            b == a + 1
+                        },
+                        "{a} {b}"
+                    );
                 }
             }
         }
@@ -192,7 +201,8 @@ mod tests {
     #[test]
     fn seeds_and_epochs_differ() {
         let corpus = corpus(&[30, 12, 50, 7]);
-        let deal = |seed, epoch| Packer::new(&corpus, SEP, 8, seed, Position { epoch, sequence: 0 }).unwrap().next_batch(9);
+        let deal =
+            |seed, epoch| Packer::new(&corpus, SEP, 8, seed, Position { epoch, sequence: 0 }).unwrap().next_batch(9);
         assert!(deal(1, 0) != deal(2, 0) && deal(1, 0) != deal(1, 1));
         assert_eq!(deal(1, 1), deal(1, 1));
     }
@@ -203,6 +213,9 @@ mod tests {
         let (inputs, targets) = Packer::new(&corpus, SEP, 7, 0, Position::default()).unwrap().next_batch(2);
         assert_eq!(inputs[..7], [0, 1001, 1002, 1003, 1004, 1005, 1006]);
         assert_eq!(targets[7..], [1001, 1002, 1003, 1004, 1005, 1006, 1007]);
-        assert!(matches!(Packer::new(&corpus, SEP, 8, 0, Position::default()), Err(Error::Option { name: "context", .. })));
+        assert!(matches!(
+            Packer::new(&corpus, SEP, 8, 0, Position::default()),
+            Err(Error::Option { name: "context", .. })
+        ));
     }
 }

@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_fraction_takes_whole_folders_and_never_all() {
-        let many: Vec<String> = (0..40).flat_map(|i| [format!("c{i}-0.1.0/a.rs"), format!("c{i}-0.2.0/b.rs")]).collect();
+        let many: Vec<String> =
+            (0..40).flat_map(|i| [format!("c{i}-0.1.0/a.rs"), format!("c{i}-0.2.0/b.rs")]).collect();
         let many = files(&many.iter().map(String::as_str).collect::<Vec<_>>());
         let parts = split(many.clone(), &HeldOut::Fraction(0.1)).unwrap();
         assert_eq!((parts.held_out.len(), parts.train.len()), (8, 72));
@@ -174,14 +175,16 @@ mod tests {
     #[test]
     fn one_folder_is_split_below() {
         let names: Vec<String> = (0..20).map(|i| format!("src/m{i}.rs")).chain(["Cargo.toml".into()]).collect();
-        let parts = split(files(&names.iter().map(String::as_str).collect::<Vec<_>>()), &HeldOut::Fraction(0.1)).unwrap();
+        let parts =
+            split(files(&names.iter().map(String::as_str).collect::<Vec<_>>()), &HeldOut::Fraction(0.1)).unwrap();
         assert_eq!(parts.held_out.len(), 2);
     }
 
     #[test]
     fn patterns_choose_by_name() {
         let all = files(&["a-1.0/x.rs", "b/y.rs", "b/z.md"]);
-        let pick = |p: &str| split(all.clone(), &HeldOut::Patterns(vec![p.into()])).map(|s| names(&s.held_out).join(" "));
+        let pick =
+            |p: &str| split(all.clone(), &HeldOut::Patterns(vec![p.into()])).map(|s| names(&s.held_out).join(" "));
         assert_eq!(pick("b").unwrap(), "b/y.rs b/z.md");
         assert_eq!(pick("*.md").unwrap(), "b/z.md");
         assert_eq!(pick("a-*/").unwrap(), "a-1.0/x.rs");
