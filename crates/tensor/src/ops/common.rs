@@ -132,11 +132,13 @@ pub(crate) fn per_task(n: usize, cost: usize) -> usize {
 
 /// Runs `f(source, result)` over dense runs of a view and its dense result, in parallel where there are many elements.
 /// What `f` writes for an element must not depend on where a run begins or ends.
+///
+/// The function is called through a pointer, so that this is compiled once per pair of types and not once per function.
 pub(crate) fn map_runs<A: Element, O: Element>(
     source: &[A],
     layout: &Layout,
     out: &mut [O],
-    f: impl Fn(&[A], &mut [O]) + Sync,
+    f: &(dyn Fn(&[A], &mut [O]) + Sync),
 ) {
     let rows = layout.rows();
     let (len, stride) = (rows.len, rows.stride);
@@ -159,27 +161,43 @@ pub(crate) fn map_runs<A: Element, O: Element>(
     if len == out.len() {
         let chunk = per_task(len, 1).next_multiple_of(64);
         pool::parallel_chunks(out, chunk, &|t, dst| row(layout.offset() + t * chunk * stride, dst));
-    } else if out.len() < PARALLEL {
-        rows.zip(out.chunks_mut(len)).for_each(|(start, dst)| row(start, dst));
-    } else {
-        let starts: Vec<usize> = rows.collect();
-        let per = per_task(starts.len(), len);
-        pool::parallel_chunks(out, per * len, &|t, dst| {
-            for (&start, dst) in starts[t * per..].iter().zip(dst.chunks_mut(len)) {
-                row(start, dst);
-            }
-        });
+        return;
     }
+    let starts: Vec<usize> = rows.collect();
+    let per = per_task(starts.len(), len);
+    pool::parallel_chunks(out, per * len, &|t, dst| {
+        for (&start, dst) in starts[t * per..].iter().zip(dst.chunks_mut(len)) {
+            row(start, dst);
+        }
+    });
 }
 
 /// [`map_runs`] with a function of one element.
-pub(crate) fn map<A: Element, O: Element>(
-    source: &[A],
+pub(crate) fn map<A: Element, O: Element>(source: &[A], layout: &Layout, out: &mut [O], f: impl Fn(A) -> O + Sync) {
+    map_runs(source, layout, out, &|src, dst| dst.iter_mut().zip(src).for_each(|(o, &x)| *o = f(x)));
+}
+
+/// A dense copy of a view.
+pub(crate) fn copy<T: Element>(source: &[T], layout: &Layout, out: &mut [T]) {
+    map_runs(source, layout, out, &|src, dst| dst.copy_from_slice(src));
+}
+
+/// [`map_runs`] for the halves, through a function of `f32`.
+pub(crate) fn map_runs_wide<T: Float<Wide = f32>>(
+    source: &[T],
     layout: &Layout,
-    out: &mut [O],
-    f: impl Fn(A) -> O + Sync + Copy,
+    out: &mut [T],
+    f: &(dyn Fn(&[f32], &mut [f32]) + Sync),
 ) {
-    map_runs(source, layout, out, |src, dst| dst.iter_mut().zip(src).for_each(|(o, &x)| *o = f(x)));
+    map_runs(source, layout, out, &|src, dst| {
+        let (mut x, mut y) = ([0f32; BLOCK], [0f32; BLOCK]);
+        for (src, dst) in src.chunks(BLOCK).zip(dst.chunks_mut(BLOCK)) {
+            let (x, y) = (&mut x[..src.len()], &mut y[..src.len()]);
+            x.iter_mut().zip(src).for_each(|(x, &s)| *x = s.widen());
+            f(x, y);
+            dst.iter_mut().zip(&*y).for_each(|(d, &y)| *d = T::round(y));
+        }
+    });
 }
 
 /// The indices of an integer tensor, row-major, each below `bound`.

@@ -15,28 +15,8 @@ pub(crate) fn map2<A: Element, B: Element, O: Element>(
     out: &mut [O],
     f: impl Fn(A, B) -> O + Sync + Copy,
 ) {
-    if out.is_empty() {
-        return;
-    }
-    let (dims, sa, sb) = collapse(la, lb);
-    let rank = dims.len();
-    let (inner, ia, ib) = match rank {
-        0 => (1, 1, 1),
-        _ => (dims[rank - 1], sa[rank - 1], sb[rank - 1]),
-    };
-    let outer = &dims[..rank.saturating_sub(1)];
-    let row = |mut r: usize, dst: &mut [O]| {
-        let (mut pa, mut pb) = (la.offset(), lb.offset());
-        for d in (0..outer.len()).rev() {
-            let i = r % outer[d];
-            r /= outer[d];
-            pa += i * sa[d];
-            pb += i * sb[d];
-        }
-        (pa, pb, dst.len())
-    };
-    // One row: slices where the stride is one, a repeated value where it is zero, else single steps.
-    let compute = |pa: usize, pb: usize, dst: &mut [O]| {
+    // One run: slices where the stride is one, a repeated value where it is zero, else single steps.
+    let run = |(pa, ia): (usize, usize), (pb, ib): (usize, usize), dst: &mut [O]| {
         let n = dst.len();
         match (ia, ib) {
             (1, 1) => dst.iter_mut().zip(&a[pa..pa + n]).zip(&b[pb..pb + n]).for_each(|((o, &x), &y)| *o = f(x, y)),
@@ -51,10 +31,30 @@ pub(crate) fn map2<A: Element, B: Element, O: Element>(
             _ => dst.iter_mut().enumerate().for_each(|(i, o)| *o = f(a[pa + i * ia], b[pb + i * ib])),
         }
     };
+    walk(la, lb, out, &run);
+}
+
+/// A function of one run: start and stride of both views, and the results.
+type Run<'a, O> = &'a (dyn Fn((usize, usize), (usize, usize), &mut [O]) + Sync);
+
+/// Calls `run` for every run of `out`, in parallel where there is much of it. The function is called through a pointer,
+/// so that this is compiled once per type and not once per function.
+fn walk<O: Element>(la: &Layout, lb: &Layout, out: &mut [O], run: Run<O>) {
+    if out.is_empty() {
+        return;
+    }
+    let (dims, sa, sb) = collapse(la, lb);
+    let rank = dims.len();
+    let (inner, ia, ib) = match rank {
+        0 => (1, 1, 1),
+        _ => (dims[rank - 1], sa[rank - 1], sb[rank - 1]),
+    };
+    let outer = &dims[..rank.saturating_sub(1)];
     if outer.iter().product::<usize>() == 1 {
-        let chunk = if out.len() < PARALLEL { out.len() } else { out.len().div_ceil(pool::threads()).next_multiple_of(16) };
+        let chunk =
+            if out.len() < PARALLEL { out.len() } else { out.len().div_ceil(pool::threads()).next_multiple_of(16) };
         pool::parallel_chunks(out, chunk, &|t, dst| {
-            compute(la.offset() + t * chunk * ia, lb.offset() + t * chunk * ib, dst);
+            run((la.offset() + t * chunk * ia, ia), (lb.offset() + t * chunk * ib, ib), dst);
         });
         return;
     }
@@ -62,8 +62,14 @@ pub(crate) fn map2<A: Element, B: Element, O: Element>(
     let per_task = if out.len() < PARALLEL { rows } else { rows.div_ceil(pool::threads()) };
     pool::parallel_chunks(out, per_task * inner, &|t, dst| {
         for (r, dst) in dst.chunks_mut(inner).enumerate() {
-            let (pa, pb, _) = row(t * per_task + r, dst);
-            compute(pa, pb, dst);
+            let (mut pa, mut pb, mut r) = (la.offset(), lb.offset(), t * per_task + r);
+            for d in (0..outer.len()).rev() {
+                let i = r % outer[d];
+                r /= outer[d];
+                pa += i * sa[d];
+                pb += i * sb[d];
+            }
+            run((pa, ia), (pb, ib), dst);
         }
     });
 }
@@ -130,7 +136,14 @@ integer!(i64, i32, u32, u8);
 
 #[expect(clippy::eq_op, reason = "only NaN differs from itself")]
 #[expect(private_bounds, reason = "the bound is met by every element type that `with_element!` binds")]
-pub(crate) fn run<T: Arithmetic>(kind: Binary, a: &[T], la: &Layout, b: &[T], lb: &Layout, out: &mut [T]) -> Result<()> {
+pub(crate) fn run<T: Arithmetic>(
+    kind: Binary,
+    a: &[T],
+    la: &Layout,
+    b: &[T],
+    lb: &Layout,
+    out: &mut [T],
+) -> Result<()> {
     match kind {
         Binary::Add => map2(a, la, b, lb, out, T::add),
         Binary::Sub => map2(a, la, b, lb, out, T::sub),
@@ -159,7 +172,8 @@ pub(crate) fn run<T: Arithmetic>(kind: Binary, a: &[T], la: &Layout, b: &[T], lb
 
 /// `out += src`.
 pub(super) fn add_in_place(out: &mut [f32], src: &[f32]) {
-    let chunk = if out.len() < PARALLEL { out.len().max(1) } else { out.len().div_ceil(pool::threads()).next_multiple_of(16) };
+    let chunk =
+        if out.len() < PARALLEL { out.len().max(1) } else { out.len().div_ceil(pool::threads()).next_multiple_of(16) };
     pool::parallel_chunks(out, chunk, &|t, dst| {
         dst.iter_mut().zip(&src[t * chunk..]).for_each(|(o, &x)| *o += x);
     });

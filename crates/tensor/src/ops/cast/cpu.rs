@@ -55,11 +55,11 @@ pub(super) fn cast(source: &CpuStorage, layout: &Layout, from: DType, to: DType)
         }),
         // The processor's own conversion, where it has one.
         (DType::F16, DType::F32) => Tensor::build::<f32>(layout.dims(), |out| {
-            map_runs(source.slice::<f16>(), layout, out, |src, dst| src.convert_to_f32_slice(dst));
+            map_runs(source.slice::<f16>(), layout, out, &|src, dst| src.convert_to_f32_slice(dst));
             Ok(())
         }),
         (DType::F32, DType::F16) => Tensor::build::<f16>(layout.dims(), |out| {
-            map_runs(source.slice::<f32>(), layout, out, |src, dst| dst.convert_from_f32_slice(src));
+            map_runs(source.slice::<f32>(), layout, out, &|src, dst| dst.convert_from_f32_slice(src));
             Ok(())
         }),
         _ => with_element!(from, A => with_element!(to, O => Tensor::build::<O>(layout.dims(), |out| {

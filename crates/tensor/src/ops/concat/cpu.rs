@@ -1,4 +1,4 @@
-use crate::ops::common::{around, map_runs};
+use crate::ops::common::{around, copy};
 use crate::{Element, Result, Tensor};
 
 pub(super) fn cat<T: Element>(parts: &[&Tensor], dim: usize, out: &mut [T]) -> Result<()> {
@@ -12,7 +12,7 @@ pub(super) fn cat<T: Element>(parts: &[&Tensor], dim: usize, out: &mut [T]) -> R
         let len = t.shape()[dim] * inner;
         if outer == 1 {
             let source = t.cpu_storage::<T>("cat")?;
-            map_runs(source, t.layout(), &mut out[start..start + len], |src, dst| dst.copy_from_slice(src));
+            copy(source, t.layout(), &mut out[start..start + len]);
         } else if len > 0 {
             let dense = crate::no_grad(|| t.contiguous())?;
             let source = dense.as_slice::<T>()?;

@@ -1,7 +1,7 @@
 use imaginal_kernels::pool;
 
 use crate::dtype::with_element;
-use crate::ops::common::{PARALLEL, Sum, map_runs, per_task};
+use crate::ops::common::{PARALLEL, Sum, copy, per_task};
 use crate::{Element, Layout, Result, Tensor};
 
 /// `out[o, i, ..] = source[o, ids[i], ..]` of a dense source `[outer, n, inner]`.
@@ -31,7 +31,7 @@ pub(super) fn add_slices(
         let src = src.as_slice::<T>()?;
         let old = target.cpu_storage::<T>("index_add")?;
         Tensor::build::<T>(target.shape(), |out| {
-            map_runs(old, target.layout(), out, |src, dst| dst.copy_from_slice(src));
+            copy(old, target.layout(), out);
             if out.is_empty() || ids.is_empty() {
                 return Ok(());
             }
@@ -99,7 +99,7 @@ pub(super) fn scatter_add(target: &Tensor, dim: usize, ids: &[usize], src: &Tens
         let src = dense.as_slice::<T>()?;
         let old = target.cpu_storage::<T>("scatter_add")?;
         Tensor::build::<T>(target.shape(), |out| {
-            map_runs(old, target.layout(), out, |src, dst| dst.copy_from_slice(src));
+            copy(old, target.layout(), out);
             if src.is_empty() {
                 return Ok(());
             }

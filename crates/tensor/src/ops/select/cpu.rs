@@ -1,7 +1,7 @@
 use imaginal_kernels::pool;
 
 use crate::dtype::with_element;
-use crate::ops::common::{build_as, map_runs, per_task};
+use crate::ops::common::{build_as, copy, per_task};
 use crate::storage::CpuStorage;
 use crate::{DType, Element, Layout, Result, Tensor};
 
@@ -10,7 +10,7 @@ type View<'a> = (&'a CpuStorage, &'a Layout);
 pub(super) fn select(dtype: DType, cond: View, a: View, b: View) -> Result<Tensor> {
     with_element!(dtype, T => build_as::<T>(cond.1.dims(), dtype, |out| {
         // The result starts as `b`; then the chosen elements of `a` are written over it.
-        map_runs(b.0.slice::<T>(), b.1, out, |src, dst| dst.copy_from_slice(src));
+        copy(b.0.slice::<T>(), b.1, out);
         overwrite(cond.0.slice::<u8>(), cond.1, a.0.slice::<T>(), a.1, out);
         Ok(())
     }))

@@ -2,7 +2,7 @@ use imaginal_kernels::vecmath;
 
 use super::Unary;
 use crate::Layout;
-use crate::ops::common::{Float, Real, map, map_runs};
+use crate::ops::common::{Float, Real, map, map_runs, map_runs_wide};
 
 /// `√(2/π)`, of the tanh form of GELU.
 pub(super) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
@@ -48,17 +48,24 @@ pub(super) fn vectorised(kind: Unary) -> Option<vecmath::Unary> {
     })
 }
 
-pub(super) fn values_f32(op: vecmath::Unary, source: &[f32], layout: &Layout, out: &mut [f32]) {
-    map_runs(source, layout, out, |src, dst| vecmath::unary(op, src, dst));
+/// `f32`: with the vector kernels, but for sine and cosine.
+pub(super) fn values_f32(kind: Unary, source: &[f32], layout: &Layout, out: &mut [f32]) {
+    match vectorised(kind) {
+        Some(op) => map_runs(source, layout, out, &|src, dst| vecmath::unary(op, src, dst)),
+        None => values(kind, source, layout, out),
+    }
 }
 
-pub(super) fn values<T: Float>(kind: Unary, source: &[T], layout: &Layout, out: &mut [T]) {
+/// The halves, through `f32`.
+pub(super) fn values_half<T: Float<Wide = f32>>(kind: Unary, source: &[T], layout: &Layout, out: &mut [T]) {
+    map_runs_wide(source, layout, out, &|src, dst| values_f32(kind, src, &Layout::contiguous(src.len()), dst));
+}
+
+/// Any function in the type's own arithmetic.
+pub(super) fn values<R: Real>(kind: Unary, source: &[R], layout: &Layout, out: &mut [R]) {
     macro_rules! each {
         ($x:ident => $y:expr) => {
-            map(source, layout, out, |v: T| {
-                let $x = v.widen();
-                T::round($y)
-            })
+            map(source, layout, out, |$x: R| $y)
         };
     }
     match kind {
@@ -66,8 +73,8 @@ pub(super) fn values<T: Float>(kind: Unary, source: &[T], layout: &Layout, out: 
         Unary::Exp => each!(x => x.exp()),
         Unary::Log => each!(x => x.ln()),
         Unary::Sqrt => each!(x => x.sqrt()),
-        Unary::Rsqrt => each!(x => T::Wide::ONE / x.sqrt()),
-        Unary::Recip => each!(x => T::Wide::ONE / x),
+        Unary::Rsqrt => each!(x => R::ONE / x.sqrt()),
+        Unary::Recip => each!(x => R::ONE / x),
         Unary::Sqr => each!(x => x * x),
         Unary::Abs => each!(x => x.abs()),
         Unary::Sin => each!(x => x.sin()),
@@ -76,8 +83,8 @@ pub(super) fn values<T: Float>(kind: Unary, source: &[T], layout: &Layout, out: 
         Unary::Sigmoid => each!(x => sigmoid(x)),
         Unary::Silu => each!(x => x * sigmoid(x)),
         Unary::Gelu => each!(x => {
-            let inner = T::Wide::of(GELU_SCALE) * (x + T::Wide::of(GELU_CUBIC) * x * x * x);
-            T::Wide::of(0.5) * x * (T::Wide::ONE + inner.tanh())
+            let inner = R::of(GELU_SCALE) * (x + R::of(GELU_CUBIC) * x * x * x);
+            R::of(0.5) * x * (R::ONE + inner.tanh())
         }),
         Unary::GeluErf => each!(x => x * normal_cdf(x)),
         Unary::Relu => each!(x => relu(x)),

@@ -1,11 +1,11 @@
 use imaginal_kernels::vecmath;
 
-use super::Unary;
 use super::cpu::{GELU_CUBIC, GELU_SCALE, normal_cdf, sigmoid, vectorised};
+use super::{Unary, filled};
 use crate::autograd::{Backward, InputGrads};
 use crate::layout::Layout;
 use crate::ops::binary::cpu::map2;
-use crate::ops::common::{Float, Real, with_float};
+use crate::ops::common::Real;
 use crate::storage::Storage;
 use crate::{DType, Result, Tensor};
 
@@ -28,38 +28,37 @@ fn slope_times(kind: Unary, v: &Tensor, g: &Tensor) -> Result<Tensor> {
     if kind == Unary::Neg {
         return g.neg();
     }
-    match (v.storage(), g.storage(), vectorised(kind)) {
-        (Storage::Cpu(_), Storage::Cpu(_), Some(op))
-            if v.dtype() == DType::F32 && v.is_contiguous() && g.is_contiguous() =>
-        {
-            Tensor::build::<f32>(v.shape(), |out| {
-                let v = v.as_slice::<f32>()?;
-                // Of argument and result, the kernel reads the one that is saved: see `slope_uses_result`.
-                vecmath::unary_backward(op, v, v, g.as_slice::<f32>()?, out);
-                Ok(())
-            })
-        }
-        (Storage::Cpu(sv), Storage::Cpu(sg), _) => {
-            with_float!(kind.name(), v.dtype(), T => Tensor::build::<T>(v.shape(), |out| {
-                slopes(kind, sv.slice::<T>(), v.layout(), sg.slice::<T>(), g.layout(), out);
-                Ok(())
-            }))
-        }
+    match (v.storage(), g.storage()) {
+        (Storage::Cpu(sv), Storage::Cpu(sg)) => match (v.dtype(), vectorised(kind)) {
+            (DType::F32, Some(op)) => {
+                let (v, g) = (v.contiguous()?, g.contiguous()?);
+                Tensor::build::<f32>(v.shape(), |out| {
+                    let v = v.as_slice::<f32>()?;
+                    // Of argument and result, the kernel reads the one that is saved: see `slope_uses_result`.
+                    vecmath::unary_backward(op, v, v, g.as_slice::<f32>()?, out);
+                    Ok(())
+                })
+            }
+            (DType::F32, None) => {
+                filled(v, |out| slopes::<f32>(kind, sv.slice(), v.layout(), sg.slice(), g.layout(), out))
+            }
+            (DType::F64, _) => {
+                filled(v, |out| slopes::<f64>(kind, sv.slice(), v.layout(), sg.slice(), g.layout(), out))
+            }
+            (half, _) => slope_times(kind, &v.to_dtype(DType::F32)?, &g.to_dtype(DType::F32)?)?.to_dtype(half),
+        },
         #[cfg(feature = "gpu")]
         _ => super::gpu::slopes(kind, v, g),
     }
 }
 
-fn slopes<T: Float>(kind: Unary, v: &[T], lv: &Layout, g: &[T], lg: &Layout, out: &mut [T]) {
+fn slopes<R: Real>(kind: Unary, v: &[R], lv: &Layout, g: &[R], lg: &Layout, out: &mut [R]) {
     macro_rules! each {
         (|$v:ident, $g:ident| $y:expr) => {
-            map2(v, lv, g, lg, out, |v: T, g: T| {
-                let ($v, $g) = (v.widen(), g.widen());
-                T::round($y)
-            })
+            map2(v, lv, g, lg, out, |$v: R, $g: R| $y)
         };
     }
-    let (one, zero, half) = (T::Wide::ONE, T::Wide::ZERO, T::Wide::of(0.5));
+    let (one, zero, half) = (R::ONE, R::ZERO, R::of(0.5));
     match kind {
         Unary::Neg => each!(|_x, g| -g),
         Unary::Exp => each!(|y, g| y * g),
@@ -84,14 +83,14 @@ fn slopes<T: Float>(kind: Unary, v: &[T], lv: &Layout, g: &[T], lg: &Layout, out
             s * (one + x * (one - s)) * g
         }),
         Unary::Gelu => each!(|x, g| {
-            let (scale, cubic) = (T::Wide::of(GELU_SCALE), T::Wide::of(GELU_CUBIC));
+            let (scale, cubic) = (R::of(GELU_SCALE), R::of(GELU_CUBIC));
             let t = (scale * (x + cubic * x * x * x)).tanh();
-            let inner = scale * (one + T::Wide::of(3.0) * cubic * x * x);
+            let inner = scale * (one + R::of(3.0) * cubic * x * x);
             half * (one + t + x * (one - t * t) * inner) * g
         }),
         Unary::GeluErf => each!(|x, g| {
             // 1/√(2π), the height of the normal density.
-            let density = T::Wide::of(0.398_942_280_401_432_7) * (-half * x * x).exp();
+            let density = R::of(0.398_942_280_401_432_7) * (-half * x * x).exp();
             (normal_cdf(x) + x * density) * g
         }),
         Unary::Relu => each!(|y, g| if y > zero { g } else { zero }),

@@ -7,10 +7,12 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
+use half::{bf16, f16};
+
 use crate::autograd::record;
-use crate::ops::common::with_float;
+use crate::ops::common::not_a_float;
 use crate::storage::Storage;
-use crate::{DType, Result, Tensor};
+use crate::{DType, Element, Result, Tensor};
 
 /// Which function.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -58,18 +60,26 @@ impl Unary {
     }
 }
 
+/// A tensor of the shape of `x` that `fill` writes.
+fn filled<T: Element>(x: &Tensor, fill: impl FnOnce(&mut [T])) -> Result<Tensor> {
+    Tensor::build(x.shape(), |out| {
+        fill(out);
+        Ok(())
+    })
+}
+
 fn unary(kind: Unary, x: &Tensor) -> Result<Tensor> {
-    let out = match (x.storage(), cpu::vectorised(kind)) {
-        (Storage::Cpu(s), Some(op)) if x.dtype() == DType::F32 => Tensor::build::<f32>(x.shape(), |out| {
-            cpu::values_f32(op, s.slice(), x.layout(), out);
-            Ok(())
-        })?,
-        (Storage::Cpu(s), _) => with_float!(kind.name(), x.dtype(), T => Tensor::build::<T>(x.shape(), |out| {
-            cpu::values(kind, s.slice::<T>(), x.layout(), out);
-            Ok(())
-        }))?,
+    let (op, l) = (kind.name(), x.layout());
+    let out = match x.storage() {
+        Storage::Cpu(s) => match x.dtype() {
+            DType::F64 => filled(x, |out| cpu::values(kind, s.slice::<f64>(), l, out))?,
+            DType::F32 => filled(x, |out| cpu::values_f32(kind, s.slice(), l, out))?,
+            DType::F16 => filled(x, |out| cpu::values_half(kind, s.slice::<f16>(), l, out))?,
+            DType::BF16 => filled(x, |out| cpu::values_half(kind, s.slice::<bf16>(), l, out))?,
+            other => return Err(not_a_float(op, other)),
+        },
         #[cfg(feature = "gpu")]
-        (Storage::Gpu(_), _) => gpu::values(kind, x)?,
+        Storage::Gpu(_) => gpu::values(kind, x)?,
     };
     let saved = kind.slope_uses_result().then(|| out.clone());
     Ok(record(out, &[x], move |b| grad::backward(kind, b, saved.as_ref())))
