@@ -1,2 +1,5 @@
-//! The `imaginal` command.
-fn main() {}
+//! The `imaginal` command: see [`imaginal::cli`].
+
+fn main() -> std::process::ExitCode {
+    imaginal::cli::main()
+}

@@ -1,0 +1,123 @@
+//! The command line: one definition from which parsing, `--help`, shell completions and man pages derive.
+//!
+//! Text that a verb produces goes to stdout, everything else to stderr. The exit code is 0, 1 for an error, 2 for wrong
+//! usage.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// A local engine for neural models that change form.
+#[derive(Parser, Debug)]
+#[command(name = "imaginal", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every verb understands.
+#[derive(Args, Debug, Clone)]
+pub struct Common {
+    /// Where to compute: cpu, or gpu in a build with the `gpu` feature
+    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads to compute with [default: one per CPU that this process may use]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// What to compute with: auto and f32 keep float weights as the file has them, bf16 rounds matrices to bf16
+    #[arg(long, global = true, value_enum, default_value_t = Compute::Auto)]
+    pub compute: Compute,
+    /// Print one JSON document on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Precision of the weights that a model computes with.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compute {
+    /// As the file has them: `f32` files are exact.
+    Auto,
+    /// As the file has them.
+    F32,
+    /// Float matrices rounded to `bf16`: half the memory traffic, about three decimal digits.
+    Bf16,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Generate text from a prompt, or hold a conversation with a terminal
+    Run(commands::run::Run),
+    /// Train a model on a folder of text or code
+    Train(commands::train::Train),
+    /// Say what a model file holds
+    Show(commands::show::Show),
+    /// Turn text into token ids
+    Tokenize(commands::tokenize::Tokenize),
+    /// Write the logits of given tokens to a safetensors file
+    Logits(commands::logits::Logits),
+    /// Measure the bits per byte that a model needs for text files
+    Perplexity(commands::perplexity::Perplexity),
+    /// List what this build knows
+    List(commands::list::List),
+    /// Measure tokens per second
+    Bench(commands::bench::Bench),
+    /// Print shell completions, or write man pages
+    #[command(hide = true)]
+    Generate(commands::reference::Generate),
+}
+
+/// Why a command failed; printed on one line each, causes below.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Parses the arguments of the process and runs the verb.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version arrive here too, with code 0; wrong usage has code 2.
+            let _ = e.print();
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    imaginal_kernels::pool::set_threads(cli.common.threads.unwrap_or(0) as usize);
+    let c = &cli.common;
+    let result = match &cli.command {
+        Command::Run(v) => v.run(c),
+        Command::Train(v) => v.run(c),
+        Command::Show(v) => v.run(c),
+        Command::Tokenize(v) => v.run(c),
+        Command::Logits(v) => v.run(c),
+        Command::Perplexity(v) => v.run(c),
+        Command::List(v) => v.run(c),
+        Command::Bench(v) => v.run(c),
+        Command::Generate(v) => v.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // A reader that has seen enough (`imaginal run … | head`) is no error.
+            if let Some(io) = e.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::BrokenPipe
+            {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("error: {e}");
+            let mut shown = e.to_string();
+            let mut cause = e.source();
+            while let Some(c) = cause {
+                let text = c.to_string();
+                // A cause whose text its effect repeats would say everything twice.
+                if !shown.contains(&text) {
+                    eprintln!("  because: {text}");
+                }
+                shown = text;
+                cause = c.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

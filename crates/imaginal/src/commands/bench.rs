@@ -1,0 +1,112 @@
+use std::time::Instant;
+
+use clap::Parser;
+use imaginal_models::{Model, Rows};
+use imaginal_tensor::no_grad;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::{Common, Failure};
+use crate::find;
+
+/// Measure tokens per second
+#[derive(Parser, Debug)]
+#[command(after_help = "Examples:\n  imaginal bench default\n  imaginal bench model.gguf -p 512 -n 128 --threads 2 --json")]
+pub struct Bench {
+    /// A GGUF file, a Hugging Face directory, or `default`
+    model: String,
+    /// Tokens of the prompt that is processed in one batch; 0 leaves this out
+    #[arg(short = 'p', long, default_value_t = 512, value_name = "TOKENS")]
+    prompt: usize,
+    /// Tokens that are generated one after another; 0 leaves this out
+    #[arg(short = 'n', long, default_value_t = 128, value_name = "TOKENS")]
+    generate: usize,
+    /// Tokens that are in the state before either begins
+    #[arg(short = 'd', long, default_value_t = 0, value_name = "TOKENS")]
+    depth: usize,
+    /// Repetitions, after one that does not count
+    #[arg(short = 'r', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repetitions: u32,
+}
+
+/// One line of the table.
+#[derive(Serialize, Debug)]
+struct Row {
+    model: String,
+    kind: &'static str,
+    tokens: usize,
+    depth: usize,
+    threads: usize,
+    tokens_per_second: f64,
+    stddev: f64,
+}
+
+impl Bench {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// The model cannot be loaded or run.
+    pub fn run(&self, common: &Common) -> Result<(), Failure> {
+        let loaded = find::load(&self.model, common)?;
+        let mut rows = Vec::new();
+        for (kind, tokens) in [("prompt", self.prompt), ("generation", self.generate)] {
+            if tokens > 0 {
+                rows.push(self.measure(&loaded.model, kind, tokens)?);
+            }
+        }
+        if common.json {
+            println!("{}", json!({ "results": rows }));
+            return Ok(());
+        }
+        println!("{:30} {:10} {:>7} {:>7} {:>7} {:>18}", "model", "kind", "tokens", "depth", "threads", "tokens/s");
+        for r in rows {
+            let speed = format!("{:.2} ± {:.2}", r.tokens_per_second, r.stddev);
+            println!("{:30} {:10} {:>7} {:>7} {:>7} {speed:>18}", r.model, r.kind, r.tokens, r.depth, r.threads);
+        }
+        Ok(())
+    }
+
+    fn measure(&self, model: &Model, kind: &'static str, tokens: usize) -> Result<Row, Failure> {
+        let vocab = model.config().vocab() as u64;
+        // Any tokens do; these differ, so that no cache makes the embedding cheaper than it is.
+        let token = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32 % vocab as u32;
+        let mut speeds = Vec::new();
+        for repetition in 0..=self.repetitions {
+            let mut state = model.state(1)?;
+            let seconds = no_grad(|| -> Result<f64, Failure> {
+                for at in (0..self.depth).step_by(512) {
+                    let ids: Vec<u32> = (at..self.depth.min(at + 512)).map(token).collect();
+                    model.forward(&Model::ids(&ids)?, Some(&mut state), Rows::Last)?;
+                }
+                let start = Instant::now();
+                if kind == "prompt" {
+                    let ids: Vec<u32> = (0..tokens).map(|i| token(self.depth + i)).collect();
+                    for chunk in ids.chunks(512) {
+                        model.forward(&Model::ids(chunk)?, Some(&mut state), Rows::Last)?.to_vec::<f32>()?;
+                    }
+                } else {
+                    for i in 0..tokens {
+                        let ids = Model::ids(&[token(self.depth + i)])?;
+                        model.forward(&ids, Some(&mut state), Rows::Last)?.to_vec::<f32>()?;
+                    }
+                }
+                Ok(start.elapsed().as_secs_f64())
+            })?;
+            if repetition > 0 {
+                speeds.push(tokens as f64 / seconds);
+            }
+        }
+        let n = speeds.len() as f64;
+        let mean = speeds.iter().sum::<f64>() / n;
+        let variance = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        Ok(Row {
+            model: self.model.clone(),
+            kind,
+            tokens,
+            depth: self.depth,
+            threads: imaginal_kernels::pool::threads(),
+            tokens_per_second: mean,
+            stddev: variance.sqrt(),
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! The verbs, a file each: arguments, and what they do with the library.
+
+pub(crate) mod bench;
+pub(crate) mod list;
+pub(crate) mod logits;
+pub(crate) mod perplexity;
+pub(crate) mod reference;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod tokenize;
+pub(crate) mod train;

@@ -1,0 +1,114 @@
+use std::path::Path;
+
+use clap::Parser;
+use imaginal_files::Gguf;
+use imaginal_files::gguf::ValueRef;
+use serde_json::{Value, json};
+
+use crate::cli::{Common, Failure};
+use crate::find;
+
+/// Say what a model file holds
+#[derive(Parser, Debug)]
+#[command(after_help = "Examples:\n  imaginal show default\n  imaginal show model.gguf --tensors\n  imaginal show ./Qwen3-0.6B --json")]
+pub struct Show {
+    /// A GGUF file, a Hugging Face directory, or `default`
+    model: String,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// List the metadata of a GGUF file
+    #[arg(long)]
+    metadata: bool,
+}
+
+impl Show {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub fn run(&self, common: &Common) -> Result<(), Failure> {
+        let loaded = find::load(&self.model, common)?;
+        let (model, config) = (&loaded.model, loaded.model.config());
+        let tensors: Vec<Value> = config
+            .tensors()
+            .iter()
+            .map(|t| json!({ "name": t.name, "shape": t.shape }))
+            .collect();
+        let tokenizer = loaded.tokenizer.as_ref().map(|t| {
+            json!({ "tokens": t.vocab_size(), "pre": t.pre(), "bos": t.bos(), "eos": t.eos(), "chat_template": t.chat_template().is_some() })
+        });
+        let mut summary = json!({
+            "model": self.model,
+            "name": config.name(),
+            "architecture": config.arch().name,
+            "parameters": config.parameters(),
+            "bytes": model.bytes(),
+            "layers": config.layers().len(),
+            "hidden": config.hidden(),
+            "vocab": config.vocab(),
+            "context": config.context(),
+            "tied": config.tied(),
+            "tokenizer": tokenizer,
+        });
+        if common.json {
+            summary["tensors"] = Value::Array(tensors);
+            if let Some(gguf) = self.gguf()? {
+                summary["metadata"] = gguf.metadata().iter().map(|(k, v)| (k.to_owned(), brief(v))).collect();
+            }
+            println!("{}", serde_json::to_string_pretty(&summary)?);
+            return Ok(());
+        }
+        for (key, value) in summary.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
+            match value {
+                Value::String(s) => println!("{key:>14}  {s}"),
+                v => println!("{key:>14}  {v}"),
+            }
+        }
+        if self.metadata {
+            println!();
+            match self.gguf()? {
+                Some(gguf) => gguf.metadata().iter().for_each(|(k, v)| println!("{k} = {}", brief(v))),
+                None => eprintln!("{} is no GGUF file: it has no metadata", self.model),
+            }
+        }
+        if self.tensors {
+            println!();
+            config.tensors().iter().for_each(|t| println!("{:40} {:?}", t.name, t.shape));
+        }
+        Ok(())
+    }
+
+    /// The file, where the model is one GGUF file.
+    fn gguf(&self) -> Result<Option<Gguf>, Failure> {
+        let path = Path::new(&self.model);
+        Ok(match (path.is_file(), self.model == find::DEFAULT) {
+            (true, _) => Some(Gguf::open(path, Default::default())?),
+            (false, true) => Some(Gguf::from_bytes(find::DEFAULT, find::default_model().to_vec())?),
+            _ => None,
+        })
+    }
+}
+
+/// A value of the metadata: arrays by their length, long texts cut short.
+fn brief(value: ValueRef<'_>) -> Value {
+    const MOST: usize = 200;
+    match value {
+        ValueRef::U8(x) => json!(x),
+        ValueRef::I8(x) => json!(x),
+        ValueRef::U16(x) => json!(x),
+        ValueRef::I16(x) => json!(x),
+        ValueRef::U32(x) => json!(x),
+        ValueRef::I32(x) => json!(x),
+        ValueRef::U64(x) => json!(x),
+        ValueRef::I64(x) => json!(x),
+        ValueRef::F32(x) => json!(x),
+        ValueRef::F64(x) => json!(x),
+        ValueRef::Bool(x) => json!(x),
+        ValueRef::String(s) => match s.char_indices().nth(MOST) {
+            Some((at, _)) => json!(format!("{}…", &s[..at])),
+            None => json!(s),
+        },
+        ValueRef::Array(a) => json!(format!("[{} values]", a.len())),
+    }
+}
