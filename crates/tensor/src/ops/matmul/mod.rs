@@ -46,7 +46,14 @@ impl Tensor {
         Ok(record(out, &[self, other], |ctx| {
             let (a, b) = (&ctx.inputs[0], &ctx.inputs[1]);
             let da = || ctx.grad.matmul(&b.t()?)?.sum_to(a.shape());
-            let db = || a.t()?.matmul(ctx.grad)?.sum_to(b.shape());
+            let db = || match (a.shape(), b.shape()) {
+                // One matrix for all of a batch: the sum over the batch is part of one product.
+                ([lead @ .., k], &[_, n]) if lead.len() > 1 => {
+                    let rows = lead.iter().product::<usize>();
+                    a.reshape([rows, *k])?.t()?.matmul(&ctx.grad.reshape([rows, n])?)
+                }
+                _ => a.t()?.matmul(ctx.grad)?.sum_to(b.shape()),
+            };
             Ok(vec![ctx.needs(0).then(da).transpose()?, ctx.needs(1).then(db).transpose()?])
         }))
     }
