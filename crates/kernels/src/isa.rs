@@ -65,6 +65,14 @@ impl Isa {
         ALL.into_iter().find(|i| i.name().eq_ignore_ascii_case(name))
     }
 
+    /// f32 lanes of the set as kernels will use it here, the `LANES` of its token.
+    pub(crate) fn lanes(self) -> usize {
+        match self.usable() {
+            Isa::Avx512 => 16,
+            Isa::Avx2 | Isa::Scalar => 8,
+        }
+    }
+
     /// This set, or the best one below it that the CPU has: what makes calling a kernel for any `Isa` safe.
     pub(crate) fn usable(self) -> Isa {
         self.min(detected())

@@ -5,8 +5,7 @@
 
 use super::tile::{self, Left};
 use super::{
-    AttentionResult, COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, lanes, row_dot, soft_cap, transpose,
-    visible,
+    AttentionResult, COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, row_dot, soft_cap, transpose, visible,
 };
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
@@ -37,7 +36,7 @@ pub(super) fn attention(
     if s.b * s.hkv == 0 {
         return;
     }
-    let lanes = lanes(isa);
+    let lanes = isa.lanes();
     let block = lanes * block_vectors(lanes, s.tq);
     let blocks = s.tq.div_ceil(block);
     // At least 8 tasks where there are blocks enough; shares of one head add up their dk and dv afterwards.

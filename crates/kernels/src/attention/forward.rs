@@ -1,9 +1,7 @@
 //! The forward pass over blocks of queries and keys, with the softmax's maximum and sum carried along.
 
 use super::tile::{self, Left};
-use super::{
-    COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, lanes, scaled_row, soft_cap, transpose, visible,
-};
+use super::{COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, scaled_row, soft_cap, transpose, visible};
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
@@ -11,7 +9,7 @@ use crate::vecmath::math;
 
 pub(super) fn attention(isa: Isa, x: &Inputs, out: &SharedHeads, lse: &SharedMut<f32>) {
     let s = x.shape;
-    let lanes = lanes(isa);
+    let lanes = isa.lanes();
     let block = lanes * block_vectors(lanes, s.tq);
     let blocks = s.tq.div_ceil(block);
     // The last blocks of a causal attention are the longest: they go first.

@@ -296,14 +296,6 @@ fn block_vectors(lanes: usize, queries: usize) -> usize {
     if queries <= lanes { 1 } else { 4 }
 }
 
-/// f32 lanes of an instruction set as it will be used.
-fn lanes(isa: Isa) -> usize {
-    match isa.usable() {
-        Isa::Avx512 => 16,
-        _ => 8,
-    }
-}
-
 /// dst[e·width + i] = factor·src[i·stride + e] for `rows` rows of `d` elements, 0 for i from `rows` to `width`.
 fn transpose(src: &[f32], stride: usize, rows: usize, d: usize, factor: f32, width: usize, dst: &mut [f32]) {
     const B: usize = 16; // elements at a time, so that the lines written stay in L1

@@ -91,14 +91,6 @@ fn check(shape: ScanShape, x: &ScanInputs) {
     }
 }
 
-/// f32 lanes of an instruction set as it will be used.
-fn lanes(isa: Isa) -> usize {
-    match isa.usable() {
-        Isa::Avx512 => 16,
-        _ => 8,
-    }
-}
-
 /// Computes y[b, t, c] and the last state h_last[b, c, n].
 ///
 /// # Panics
@@ -118,7 +110,7 @@ pub(crate) fn selective_scan_isa(isa: Isa, shape: ScanShape, x: &ScanInputs, y: 
     if t == 1 {
         return forward::single_step(isa, shape, x, y, h_last);
     }
-    let width = lanes(isa);
+    let width = isa.lanes();
     let blocks = c.div_ceil(width);
     let (y, h) = (SharedMut::new(y), SharedMut::new(h_last));
     let task = |i: usize| {
@@ -177,7 +169,7 @@ pub(crate) fn selective_scan_backward_isa(
     ] {
         assert!(len == expected, "selective_scan_backward {name}: {len} elements instead of {expected}");
     }
-    let width = lanes(isa);
+    let width = isa.lanes();
     let blocks = c.div_ceil(width);
     // At least 16 tasks where there are enough channels; each writes its own part of the sums over channels.
     let groups = if b == 0 { 0 } else { 16usize.div_ceil(b).min(blocks) };

@@ -230,3 +230,15 @@ fn steps_one_by_one_agree_with_all_at_once_and_threads_do_not_matter() {
     });
     assert!(Some(pooled) == serial.into_inner().unwrap());
 }
+
+#[test]
+fn lanes_are_those_of_the_token() {
+    crate::isa::simd_fn! {
+        fn lanes<S>(_s: S) -> usize {
+            S::LANES
+        }
+    }
+    for isa in available() {
+        assert_eq!(isa.lanes(), lanes(isa), "{isa}");
+    }
+}
