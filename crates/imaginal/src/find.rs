@@ -58,7 +58,9 @@ fn unknown(name: &str) -> String {
         [] => format!("{DEFAULT:?} is built in"),
         near => format!("did you mean {}?", near.join(" or ")),
     };
-    format!("{name:?} is no model: there is no such file or directory ({hint}). To give a prompt without a model, use -p")
+    format!(
+        "{name:?} is no model: there is no such file or directory ({hint}). To give a prompt without a model, use -p"
+    )
 }
 
 /// The part of a name that people remember.

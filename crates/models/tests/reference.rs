@@ -12,7 +12,10 @@ const TOLERANCE: f32 = 2e-4;
 
 fn fixtures() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut all: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    // More of them, for instance fresh ones of tools/reference/tiny_models.py.
+    let more = std::env::var_os("IMAGINAL_REFERENCE_MODELS").map(PathBuf::from);
+    let list = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let mut all: Vec<PathBuf> = [Some(dir), more].iter().flatten().flat_map(|d| list(d)).collect();
     all.retain(|p| p.join("expected.safetensors").exists());
     all.sort();
     assert!(all.len() >= 10);

@@ -186,11 +186,8 @@ pub fn checkpoint(
     let out = no_grad(|| f(&owned))?.detach();
     Ok(record(out, inputs, move |b| {
         with_grad(true, || {
-            let leaves: Vec<Tensor> = b
-                .inputs
-                .iter()
-                .map(|t| if t.tracks_grad() { t.detach().requires_grad() } else { t.clone() })
-                .collect();
+            let leaves: Vec<Tensor> =
+                b.inputs.iter().map(|t| if t.tracks_grad() { t.detach().requires_grad() } else { t.clone() }).collect();
             let mut grads = f(&leaves)?.backward_with(b.grad.clone())?;
             Ok(leaves.iter().map(|l| grads.remove(l)).collect())
         })

@@ -86,7 +86,6 @@ impl Buffer {
         Buffer { lines: bytemuck::zeroed_vec(lines), len }
     }
 
-
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.lines)[..self.len]
     }

@@ -47,12 +47,7 @@ impl Tensor {
 
     /// A dense tensor over a buffer that an operation has just filled.
     pub(crate) fn from_buffer(buffer: Buffer, shape: impl Into<Shape>, dtype: DType) -> Self {
-        Tensor::new(
-            Arc::new(Storage::Cpu(CpuStorage::Owned(buffer))),
-            Layout::contiguous(shape),
-            dtype,
-            Device::Cpu,
-        )
+        Tensor::new(Arc::new(Storage::Cpu(CpuStorage::Owned(buffer))), Layout::contiguous(shape), dtype, Device::Cpu)
     }
 
     /// A dense tensor over storage that a kernel fills.
@@ -276,9 +271,7 @@ impl Tensor {
         match self.storage() {
             Storage::Cpu(s) => Ok(s.slice()),
             #[cfg(feature = "gpu")]
-            Storage::Gpu(_) => {
-                Err(Error::Unsupported { op, dtype: self.dtype(), device: self.device().to_string() })
-            }
+            Storage::Gpu(_) => Err(Error::Unsupported { op, dtype: self.dtype(), device: self.device().to_string() }),
         }
     }
 

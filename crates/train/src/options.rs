@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::split::HeldOut;
 use crate::data::walk::Selection;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, Schedule};
 use crate::{Error, Result};
 
 /// What a run is asked to do. `None` leaves the choice to [`Plan::new`], which goes by the amount of data.
@@ -66,6 +66,8 @@ pub struct TrainOptions {
     pub lr: Option<f64>,
     /// What the learning rate ends at, as a share of the highest.
     pub lr_floor: f64,
+    /// How the learning rate falls.
+    pub decay: Decay,
     /// Steps of warm-up.
     pub warmup: Option<u64>,
     /// Decay of the matrices.
@@ -118,6 +120,7 @@ impl Default for TrainOptions {
             tokens: None,
             lr: None,
             lr_floor: 0.1,
+            decay: Decay::Cosine,
             warmup: None,
             weight_decay: 0.1,
             betas: [0.9, 0.95],
@@ -300,7 +303,7 @@ impl Plan {
             context,
             batch,
             accumulate: options.accumulate,
-            schedule: Schedule { peak, floor: options.lr_floor, warmup, steps },
+            schedule: Schedule { decay: options.decay, peak, floor: options.lr_floor, warmup, steps },
             eval_every: options.eval_every.unwrap_or((steps / 20).clamp(1, 500)),
             checkpoint_every: options.checkpoint_every.unwrap_or((steps / 20).clamp(1, 200)),
         })

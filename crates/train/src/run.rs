@@ -152,7 +152,7 @@ pub fn run(options: TrainOptions, observer: &mut dyn Observer) -> Result<Report>
     }
     let config = RunConfig { options, environment: Environment::here(), plan: None };
     dir.write_config(&config)?;
-    let report = go(&dir, observer);
+    let report = go(&dir, None, observer);
     drop(lock);
     report
 }
@@ -160,9 +160,12 @@ pub fn run(options: TrainOptions, observer: &mut dyn Observer) -> Result<Report>
 /// Continues a run where its last checkpoint stands, or from the beginning if there is none yet. With the same
 /// threads and instruction set it ends in the same model, byte for byte, as if it had never been stopped.
 ///
+/// `steps` makes the run longer or shorter, while its learning rate does not depend on its length yet (see
+/// [`crate::schedule::Decay::Trapezoid`]).
+///
 /// # Errors
-/// There is no run in the directory, it is in use or damaged; and as [`run`].
-pub fn resume(root: &Path, observer: &mut dyn Observer) -> Result<Report> {
+/// There is no run in the directory, it is in use or damaged, or too far for another number of steps; and as [`run`].
+pub fn resume(root: &Path, steps: Option<u64>, observer: &mut dyn Observer) -> Result<Report> {
     let dir = RunDir { root: root.to_path_buf() };
     let config = dir.read_config()?;
     let lock = dir.lock()?;
@@ -175,12 +178,12 @@ pub fn resume(root: &Path, observer: &mut dyn Observer) -> Result<Report> {
             config.environment
         )));
     }
-    let report = go(&dir, observer);
+    let report = go(&dir, steps, observer);
     drop(lock);
     report
 }
 
-fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
+fn go(dir: &RunDir, steps: Option<u64>, observer: &mut dyn Observer) -> Result<Report> {
     let mut config = dir.read_config()?;
     let data = prepare(&dir.root.join("data"), &config.options, observer)?;
     if config.plan.is_none() {
@@ -189,9 +192,9 @@ fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         dir.write_config(&RunConfig { plan: Some(plan), ..config })?;
         config = dir.read_config()?;
     }
+    let no_plan = || Error::run_dir(dir.config(), "has no plan; delete the run and start again");
     let RunConfig { options, plan, .. } = &config;
-    let plan =
-        plan.as_ref().ok_or_else(|| Error::run_dir(dir.config(), "has no plan; delete the run and start again"))?;
+    let plan = plan.as_ref().ok_or_else(no_plan)?;
     let mut model = Config::build(&options.arch, &plan.settings)?;
     if let Some(name) = &options.name {
         model = model.with_name(name);
@@ -202,6 +205,11 @@ fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
     let mut trainer = Trainer::new(model, optimizer)?;
     let checkpoints = Checkpoints::new(dir.root.join("checkpoints"))?;
     let progress = checkpoints.load_last(&mut trainer)?;
+    if let Some(steps) = steps {
+        config = with_steps(dir, config, steps, progress.map_or(0, |p| p.step))?;
+    }
+    let RunConfig { options, plan, .. } = &config;
+    let plan = plan.as_ref().ok_or_else(no_plan)?;
     let metrics = Metrics::open(&dir.root.join("metrics.jsonl"), progress.map_or(0, |p| p.step))?;
     let progress = progress.unwrap_or_default();
     observer.event(Event::Started {
@@ -222,6 +230,28 @@ fn go(dir: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         training.trainer.model().save_gguf(dir.model(), Some(&data.tokenizer), &save)?;
     }
     training.report(finished)
+}
+
+/// The same run with another number of steps.
+fn with_steps(dir: &RunDir, mut config: RunConfig, steps: u64, done: u64) -> Result<RunConfig> {
+    if let Some(plan) = &mut config.plan {
+        let before = plan.schedule;
+        plan.schedule.steps = steps;
+        let fixed = before.level().min(plan.schedule.level());
+        if before.steps != steps && (done > fixed || steps <= done) {
+            return Err(Error::option(
+                "steps",
+                format!(
+                    "the run has done {done} steps, and from step {fixed} on the learning rate depends on their number; \
+                     continue without --steps"
+                ),
+            ));
+        }
+    }
+    config.options.steps = Some(steps);
+    config.options.tokens = None;
+    dir.write_config(&config)?;
+    dir.read_config()
 }
 
 /// The held-out files that are measured: some, in an order that does not depend on the seed, until there are enough

@@ -142,15 +142,36 @@ fn stopped_and_continued_is_the_same_run() {
         let out = dir.path().join("stopped");
         let report = run(options(&data, &out, arch), &mut StopAt(3, 0)).unwrap();
         assert_eq!((report.step, &report.model), (3, &None));
-        assert_eq!(resume(&out, &mut StopAt(11, 0)).unwrap().step, 11);
-        let report = resume(&out, &mut Silent).unwrap();
+        assert_eq!(resume(&out, None, &mut StopAt(11, 0)).unwrap().step, 11);
+        let report = resume(&out, None, &mut Silent).unwrap();
         assert_eq!(report.step, STEPS);
         assert!(std::fs::read(out.join("model.gguf")).unwrap() == model, "{arch}: another model");
         assert_eq!(computed(&out), computed(&dir.path().join("undisturbed")));
         // Once more, when everything is done: nothing changes.
-        resume(&out, &mut Silent).unwrap();
+        resume(&out, None, &mut Silent).unwrap();
         assert!(std::fs::read(out.join("model.gguf")).unwrap() == model);
     }
+}
+
+#[test]
+fn a_level_run_can_be_made_shorter_and_is_the_run_that_was_that_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    corpus(&data);
+    let make = |name: &str, steps| {
+        let out = dir.path().join(name);
+        let trapezoid = imaginal_train::schedule::Decay::Trapezoid;
+        (TrainOptions { steps: Some(steps), decay: trapezoid, warmup: Some(2), ..options(&data, &out, "llama") }, out)
+    };
+    let (short, straight) = make("straight", 15);
+    run(short, &mut Silent).unwrap();
+    let (long, out) = make("changed", 1000);
+    run(long, &mut StopAt(9, 0)).unwrap();
+    let error = resume(&out, Some(10), &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("from step 8") && error.contains("--steps"), "{error}");
+    assert_eq!(resume(&out, Some(15), &mut Silent).unwrap().step, 15);
+    let model = |out: &Path| std::fs::read(out.join("model.gguf")).unwrap();
+    assert!(model(&out) == model(&straight));
 }
 
 /// Not a test of its own: what the next test kills.
@@ -159,7 +180,7 @@ fn child_that_is_killed() {
     let Some(out) = std::env::var_os("IMAGINAL_TEST_RUN").map(PathBuf::from) else { return };
     let data = PathBuf::from(std::env::var_os("IMAGINAL_TEST_DATA").unwrap());
     if out.join("config.json").exists() {
-        resume(&out, &mut Silent).unwrap();
+        resume(&out, None, &mut Silent).unwrap();
     } else {
         run(options(&data, &out, "llama"), &mut Silent).unwrap();
     }
@@ -188,8 +209,7 @@ fn killed_at_random_moments_it_ends_in_the_same_bytes() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut process = child(&out);
         // The first ones die while the data is prepared, the others a little behind a step each further on.
-        let (goal, pause) =
-            if kill < 2 { (0, 40 * (kill as u64 + 1)) } else { (2 * (kill - 1), (state >> 33) % 12) };
+        let (goal, pause) = if kill < 2 { (0, 40 * (kill as u64 + 1)) } else { (2 * (kill - 1), (state >> 33) % 12) };
         while lines() < goal && process.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -234,7 +254,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones() {
         ["step-00000004.safetensors", "step-00000008.safetensors", "step-00000012.safetensors"]
     );
     std::fs::remove_dir_all(out.join("checkpoints/step-00000012.safetensors")).unwrap();
-    assert_eq!(resume(&out, &mut Silent).unwrap().step, STEPS);
+    assert_eq!(resume(&out, None, &mut Silent).unwrap().step, STEPS);
 }
 
 #[test]
@@ -257,7 +277,7 @@ fn directories_that_are_taken_missing_or_no_directories_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     corpus(&data);
-    let error = resume(&dir.path().join("nowhere"), &mut Silent).unwrap_err().to_string();
+    let error = resume(&dir.path().join("nowhere"), None, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("nowhere") && error.contains("without --resume"), "{error}");
     let out = dir.path().join("run");
     run(TrainOptions { steps: Some(1), ..options(&data, &out, "llama") }, &mut Silent).unwrap();
@@ -271,6 +291,6 @@ fn directories_that_are_taken_missing_or_no_directories_are_refused() {
     // Held by somebody who trains there now.
     let lock = std::fs::File::options().write(true).open(out.join(".lock")).unwrap();
     lock.lock().unwrap();
-    let error = resume(&out, &mut Silent).unwrap_err().to_string();
+    let error = resume(&out, None, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("another process"), "{error}");
 }

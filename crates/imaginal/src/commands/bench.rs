@@ -11,7 +11,9 @@ use crate::find;
 
 /// Measure tokens per second
 #[derive(Parser, Debug)]
-#[command(after_help = "Examples:\n  imaginal bench default\n  imaginal bench model.gguf -p 512 -n 128 --threads 2 --json")]
+#[command(
+    after_help = "Examples:\n  imaginal bench default\n  imaginal bench model.gguf -p 512 -n 128 --threads 2 --json"
+)]
 pub struct Bench {
     /// A GGUF file, a Hugging Face directory, or `default`
     model: String,

@@ -59,9 +59,7 @@ impl Perplexity {
         bar.finish_and_clear();
         let mut total = Score::default();
         scores.iter().for_each(|s| total += *s);
-        let value = |s: &Score| {
-            json!({ "bytes": s.bytes, "tokens": s.tokens, "bits_per_byte": s.bits_per_byte(), "perplexity": s.perplexity(), "loss": s.loss() })
-        };
+        let value = |s: &Score| json!({ "bytes": s.bytes, "tokens": s.tokens, "bits_per_byte": s.bits_per_byte(), "perplexity": s.perplexity(), "loss": s.loss() });
         if common.json {
             let files: Vec<_> = paths
                 .iter()

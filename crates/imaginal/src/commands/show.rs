@@ -10,7 +10,9 @@ use crate::find;
 
 /// Say what a model file holds
 #[derive(Parser, Debug)]
-#[command(after_help = "Examples:\n  imaginal show default\n  imaginal show model.gguf --tensors\n  imaginal show ./Qwen3-0.6B --json")]
+#[command(
+    after_help = "Examples:\n  imaginal show default\n  imaginal show model.gguf --tensors\n  imaginal show ./Qwen3-0.6B --json"
+)]
 pub struct Show {
     /// A GGUF file, a Hugging Face directory, or `default`
     model: String,
@@ -30,11 +32,8 @@ impl Show {
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
         let loaded = find::load(&self.model, common)?;
         let (model, config) = (&loaded.model, loaded.model.config());
-        let tensors: Vec<Value> = config
-            .tensors()
-            .iter()
-            .map(|t| json!({ "name": t.name, "shape": t.shape }))
-            .collect();
+        let tensors: Vec<Value> =
+            config.tensors().iter().map(|t| json!({ "name": t.name, "shape": t.shape })).collect();
         let tokenizer = loaded.tokenizer.as_ref().map(|t| {
             json!({ "tokens": t.vocab_size(), "pre": t.pre(), "bos": t.bos(), "eos": t.eos(), "chat_template": t.chat_template().is_some() })
         });

@@ -9,7 +9,9 @@ use crate::find;
 
 /// Turn text into token ids
 #[derive(Parser, Debug)]
-#[command(after_help = "Examples:\n  imaginal tokenize default 'fn main() {}'\n  imaginal tokenize model.gguf --json < notes.txt")]
+#[command(
+    after_help = "Examples:\n  imaginal tokenize default 'fn main() {}'\n  imaginal tokenize model.gguf --json < notes.txt"
+)]
 pub struct Tokenize {
     /// A GGUF file, a Hugging Face directory, or `default`
     model: String,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use imaginal_train::schedule::Decay;
 use imaginal_train::{Event, Observer, Report, TrainOptions};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -22,7 +23,8 @@ pub struct Train {
     /// The run directory
     #[arg(long, short, value_name = "DIR", required_unless_present = "resume")]
     out: Option<PathBuf>,
-    /// Continue the run in this directory from its last checkpoint, with the options it was started with
+    /// Continue the run in this directory from its last checkpoint, with the options it was started with (only --steps may
+    /// change, see --decay)
     #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "out"])]
     resume: Option<PathBuf>,
 
@@ -100,6 +102,10 @@ pub struct Train {
     /// What the learning rate ends at, as a share of the highest
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Training")]
     lr_floor: f64,
+    /// How the learning rate falls: cosine, over the whole run; or trapezoid, in its last fifth, so that --resume may
+    /// change --steps until then
+    #[arg(long, value_name = "SHAPE", default_value = "cosine", value_parser = decay, help_heading = "Training")]
+    decay: Decay,
     /// Steps until the highest learning rate
     #[arg(long, value_name = "N", help_heading = "Training")]
     warmup: Option<u64>,
@@ -129,6 +135,12 @@ fn setting(text: &str) -> Result<(String, Value), String> {
     Ok((field.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()))))
 }
 
+fn decay(text: &str) -> Result<Decay, String> {
+    let named = Decay::NAMED;
+    let names = || format!("one of {}", named.map(|(name, _)| name).join(", "));
+    named.iter().find(|(name, _)| *name == text).map(|(_, d)| *d).ok_or_else(names)
+}
+
 impl Train {
     /// Runs the verb.
     ///
@@ -140,7 +152,7 @@ impl Train {
         }
         let mut screen = Screen::new()?;
         let report = match &self.resume {
-            Some(run) => imaginal_train::resume(run, &mut screen),
+            Some(run) => imaginal_train::resume(run, self.steps, &mut screen),
             None => imaginal_train::run(self.options(), &mut screen),
         };
         screen.bar.finish_and_clear();
@@ -179,6 +191,7 @@ impl Train {
             tokens: self.tokens,
             lr: self.lr,
             lr_floor: self.lr_floor,
+            decay: self.decay,
             warmup: self.warmup,
             weight_decay: self.weight_decay,
             clip: self.clip,

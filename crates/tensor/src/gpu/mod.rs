@@ -9,9 +9,9 @@
 //! `f32`, `i32` and `u32` are held as they are, `u8` and `bool` widened to `u32`; other types are refused.
 
 mod storage;
-mod transfer;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::sync::{Arc, Mutex};
 

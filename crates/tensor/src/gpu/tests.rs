@@ -24,7 +24,8 @@ fn floats(shape: &[usize]) -> Tensor {
 
 fn close(name: &str, got: &Tensor, expected: &Tensor, eps: f32) {
     assert_eq!((got.shape(), got.dtype()), (expected.shape(), expected.dtype()), "{name}");
-    let read = |t: &Tensor| crate::no_grad(|| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>()).unwrap();
+    let read =
+        |t: &Tensor| crate::no_grad(|| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>()).unwrap();
     let (got, expected) = (read(got), read(expected));
     let size = expected.iter().fold(1.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { m });
     for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
@@ -183,7 +184,9 @@ fn functions_of_two_tensors() {
     ];
     for (name, op) in cases {
         for view in VIEWS {
-            check_with(name, 1e-5, &[floats(&[6, 8]), floats(&[8, 6]).t().unwrap()], |x| op(&view(&x[0])?, &view(&x[1])?));
+            check_with(name, 1e-5, &[floats(&[6, 8]), floats(&[8, 6]).t().unwrap()], |x| {
+                op(&view(&x[0])?, &view(&x[1])?)
+            });
         }
         check_with(name, 1e-5, &[floats(&[3, 1, 5]), floats(&[4, 1])], |x| op(&x[0], &x[1]));
         check_with(name, 1e-5, &[floats(&[3, 70]), floats(&[])], |x| op(&x[0], &x[1]));
@@ -191,7 +194,8 @@ fn functions_of_two_tensors() {
     check_with("pow", 1e-5, &[floats(&[6, 8]).abs().unwrap(), floats(&[8])], |x| x[0].pow(&x[1]));
     let Some(device) = gpu() else { return };
     for dtype in [DType::U32, DType::I32] {
-        let (a, b) = (of(&[5u32, 1, 7], &[3]).to_dtype(dtype).unwrap(), of(&[2u32, 9, 7], &[3]).to_dtype(dtype).unwrap());
+        let (a, b) =
+            (of(&[5u32, 1, 7], &[3]).to_dtype(dtype).unwrap(), of(&[2u32, 9, 7], &[3]).to_dtype(dtype).unwrap());
         for (name, op) in [cases[0], cases[1], cases[2], cases[4], cases[5]] {
             if name == "sub" && dtype == DType::U32 {
                 continue;
@@ -214,7 +218,8 @@ fn comparisons_and_choice() {
     for op in all {
         for dtype in [DType::F32, DType::I32, DType::U32, DType::U8] {
             let (a, b) = (a.to_dtype(dtype).unwrap(), b.to_dtype(dtype).unwrap());
-            let got = op(&a.to_device(&device).unwrap().t().unwrap(), &b.to_device(&device).unwrap().unsqueeze(1).unwrap());
+            let got =
+                op(&a.to_device(&device).unwrap().t().unwrap(), &b.to_device(&device).unwrap().unsqueeze(1).unwrap());
             close("compare", &got.unwrap(), &op(&a.t().unwrap(), &b.unsqueeze(1).unwrap()).unwrap(), 0.0);
         }
     }
@@ -229,7 +234,9 @@ fn choice_by_a_condition() {
         });
     }
     check("select", &[floats(&[6, 1]), floats(&[8])], |x| x[0].detach().gt(&x[1].detach())?.select(&x[0], &x[1]));
-    check("masked_fill", &[floats(&[6, 8])], |x| x[0].masked_fill(&x[0].detach().lt(&x[0].detach().zeros_like()?)?, -7.5));
+    check("masked_fill", &[floats(&[6, 8])], |x| {
+        x[0].masked_fill(&x[0].detach().lt(&x[0].detach().zeros_like()?)?, -7.5)
+    });
 }
 
 #[test]
@@ -364,15 +371,7 @@ fn optimizer_steps() {
             .map(|t| t.to_device(d).unwrap());
         let kept = state[0].clone();
         for step in 1..4 {
-            let s = AdamW {
-                lr: 0.01,
-                beta1: 0.9,
-                beta2: 0.95,
-                eps: 1e-8,
-                weight_decay: 0.1,
-                step,
-                grad_scale: 0.5,
-            };
+            let s = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
             let [p, m, v] = &mut state;
             p.adamw_step(&floats(&[70]).mul_scalar(step as f64).unwrap().to_device(d).unwrap(), m, v, &s).unwrap();
         }
@@ -436,7 +435,12 @@ fn packed_weights() {
             x[0].packed_linear(w, Some(&x[1]))
         });
         assert!(floats(&[3, cols]).packed_linear(&moved, None).is_err(), "operands on two devices");
-        close(name, &Tensor::from_packed(&moved.to_device(&Device::Cpu).unwrap()).unwrap(), &Tensor::from_packed(&w).unwrap(), 0.0);
+        close(
+            name,
+            &Tensor::from_packed(&moved.to_device(&Device::Cpu).unwrap()).unwrap(),
+            &Tensor::from_packed(&w).unwrap(),
+            0.0,
+        );
     }
     // Halves of every kind: subnormal, the largest, infinite.
     let bits: Vec<u16> = vec![0, 1, 0x3ff, 0x400, 0x7bff, 0x7c00, 0x8001, 0xfbff];
@@ -490,7 +494,11 @@ fn a_kernel_may_be_text_in_the_devices_own_language() {
     let s = GpuStorage::from_words(&device, bytemuck::cast_slice(&[1.0f32, 2.5, -3.0])).unwrap();
     device
         .run("double", s.len(), |client, grid, _| {
-            client.launch(Box::new(Doubling), grid, cubecl::server::KernelArguments::new().with_buffer(s.handle().binding()));
+            client.launch(
+                Box::new(Doubling),
+                grid,
+                cubecl::server::KernelArguments::new().with_buffer(s.handle().binding()),
+            );
         })
         .unwrap();
     assert_eq!(bytemuck::cast_slice::<u8, f32>(&s.download(DType::F32).unwrap()), [2.0, 5.0, -6.0]);

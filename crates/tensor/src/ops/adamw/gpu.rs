@@ -54,12 +54,8 @@ pub(super) fn step(
         correction2.sqrt() as f32,
         s.eps as f32,
     ];
-    let args: [&GpuStorage; 4] = [
-        float_storage(op, param)?,
-        float_storage(op, &grad)?,
-        float_storage(op, first)?,
-        float_storage(op, second)?,
-    ];
+    let args: [&GpuStorage; 4] =
+        [float_storage(op, param)?, float_storage(op, &grad)?, float_storage(op, first)?, float_storage(op, second)?];
     let gpu = args[0].device();
     let info = factors.iter().fold(Info::new(), |info, &f| info.float(f)).upload(gpu)?;
     let [p, g, m, v] = args;

@@ -17,7 +17,13 @@ impl Tensor {
     ///
     /// # Errors
     /// The shapes, types or devices differ, or the type is not f32.
-    pub fn adamw_step(&mut self, grad: &Tensor, first: &mut Tensor, second: &mut Tensor, settings: &AdamW) -> Result<()> {
+    pub fn adamw_step(
+        &mut self,
+        grad: &Tensor,
+        first: &mut Tensor,
+        second: &mut Tensor,
+        settings: &AdamW,
+    ) -> Result<()> {
         let op = "adamw_step";
         for other in [grad, first, second] {
             same_kind(op, self, other)?;

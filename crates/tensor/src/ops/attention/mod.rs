@@ -58,7 +58,12 @@ impl Tensor {
             return Err(Error::shapes(op, k.shape(), v.shape()));
         }
         if opts.causal && opts.q_start + tq > tk {
-            return Err(Error::OutOfRange { op, what: "position of the last query", index: opts.q_start + tq, bound: tk });
+            return Err(Error::OutOfRange {
+                op,
+                what: "position of the last query",
+                index: opts.q_start + tq,
+                bound: tk,
+            });
         }
         if opts.window == Some(0) {
             return Err(Error::argument(op, "a window of 0 keys leaves nothing to see"));

@@ -131,7 +131,11 @@ impl Tensor {
     /// As [`Tensor::add`].
     pub fn into_add(mut self, other: &Tensor) -> Result<Tensor> {
         same_kind("add", &self, other)?;
-        if self.dtype() == DType::F32 && self.shape() == other.shape() && other.is_contiguous() && other.device().is_cpu() {
+        if self.dtype() == DType::F32
+            && self.shape() == other.shape()
+            && other.is_contiguous()
+            && other.device().is_cpu()
+        {
             let src = other.as_slice::<f32>()?;
             if let Some(out) = self.unique_slice_mut::<f32>() {
                 cpu::add_in_place(out, src);

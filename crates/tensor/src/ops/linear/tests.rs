@@ -12,7 +12,12 @@ fn equals_its_reference_in_values_and_gradients() {
             |t| t[0].linear_reference(&t[1], Some(&t[2])),
             1e-5,
         );
-        check_against_reference(&inputs[..2], |t| t[0].linear(&t[1], None), |t| t[0].linear_reference(&t[1], None), 1e-5);
+        check_against_reference(
+            &inputs[..2],
+            |t| t[0].linear(&t[1], None),
+            |t| t[0].linear_reference(&t[1], None),
+            1e-5,
+        );
     }
 }
 

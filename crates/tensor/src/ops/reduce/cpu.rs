@@ -136,7 +136,8 @@ pub fn reduce<T: Element>(kind: Reduce, source: &[T], layout: &Layout, run: usiz
 
 /// `out[c] = Σ_r source[r][c]`, in parallel over columns; blocks of rows are added in `f32`, blocks in `f64`.
 fn add_rows(source: &[f32], columns: usize, rows: usize, out: &mut [f32]) {
-    let chunk = if columns * rows < PARALLEL { columns } else { columns.div_ceil(pool::threads()).next_multiple_of(16) };
+    let chunk =
+        if columns * rows < PARALLEL { columns } else { columns.div_ceil(pool::threads()).next_multiple_of(16) };
     pool::parallel_chunks(out, chunk, &|task, dst| {
         let first = task * chunk;
         let mut total = vec![0f64; dst.len()];

@@ -17,14 +17,7 @@ fn inputs(b: usize, t: usize, c: usize, n: usize) -> Vec<Tensor> {
 /// `Δ = softplus`, `A = −exp`, as the model computes them, so that the recurrence is stable.
 fn scan(x: &[Tensor], reference: bool, state: bool) -> Result<(Tensor, Tensor)> {
     let (delta, a) = (x[1].softplus()?, x[2].exp()?.neg()?);
-    let s = ScanInputs {
-        delta: &delta,
-        a: &a,
-        b: &x[3],
-        c: &x[4],
-        d: state.then(|| &x[5]),
-        h0: state.then(|| &x[6]),
-    };
+    let s = ScanInputs { delta: &delta, a: &a, b: &x[3], c: &x[4], d: state.then(|| &x[5]), h0: state.then(|| &x[6]) };
     if reference { x[0].selective_scan_reference(&s) } else { x[0].selective_scan(&s) }
 }
 
@@ -54,5 +47,8 @@ fn pieces_with_their_state_equal_the_whole() {
         at += len;
     }
     assert!(difference(&piece[6], &last) < 1e-6);
-    assert!(scan(&inputs(1, 2, 3, 4)[..].iter().map(|t| t.t().unwrap_or(t.clone())).collect::<Vec<_>>(), false, true).is_err());
+    assert!(
+        scan(&inputs(1, 2, 3, 4)[..].iter().map(|t| t.t().unwrap_or(t.clone())).collect::<Vec<_>>(), false, true)
+            .is_err()
+    );
 }

@@ -9,9 +9,8 @@ fn iota(shape: &[usize]) -> Tensor {
 fn permuted_views_read_back_in_order() {
     let x = iota(&[2, 3, 4]);
     let y = x.permute(&[2, 0, 1]).unwrap();
-    let expected: Vec<f32> = (0..4)
-        .flat_map(|k| (0..2).flat_map(move |i| (0..3).map(move |j| (i * 12 + j * 4 + k) as f32)))
-        .collect();
+    let expected: Vec<f32> =
+        (0..4).flat_map(|k| (0..2).flat_map(move |i| (0..3).map(move |j| (i * 12 + j * 4 + k) as f32))).collect();
     assert_eq!(y.to_vec::<f32>().unwrap(), expected);
     assert_eq!(y.reshape([4, 6]).unwrap().to_vec::<f32>().unwrap(), expected);
     assert!(x.permute(&[0, 1]).is_err() && x.permute(&[0, 0, 1]).is_err());
