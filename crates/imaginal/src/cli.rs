@@ -52,7 +52,7 @@ enum Command {
     /// Generate text from a prompt, or hold a conversation with a terminal
     Run(commands::run::Run),
     /// Train a model on a folder of text or code
-    Train(commands::train::Train),
+    Train(Box<commands::train::Train>),
     /// Say what a model file holds
     Show(commands::show::Show),
     /// Turn text into token ids

@@ -137,7 +137,7 @@ fn tokenize(
     let plain = PlainText::new(tokenizer);
     let mut writer = CorpusWriter::create(path, tokenizer.vocab_size())?;
     for chunk in files.chunks(CHUNK) {
-        let slots: Vec<Mutex<Result<(Vec<u32>, u64)>>> = chunk.iter().map(|_| Mutex::new(Ok((vec![], 0)))).collect();
+        let slots: Vec<Mutex<Result<Encoded>>> = chunk.iter().map(|_| Mutex::new(Ok((vec![], 0)))).collect();
         imaginal_kernels::pool::parallel(chunk.len(), &|i| {
             let encoded = encode_file(&plain, &chunk[i]);
             *slots[i].lock().unwrap_or_else(|e| e.into_inner()) = encoded;
@@ -153,7 +153,10 @@ fn tokenize(
     Ok(done)
 }
 
-fn encode_file(plain: &PlainText, file: &SourceFile) -> Result<(Vec<u32>, u64)> {
+/// The tokens of a file, and its length in bytes.
+type Encoded = (Vec<u32>, u64);
+
+fn encode_file(plain: &PlainText, file: &SourceFile) -> Result<Encoded> {
     let text = read_text(&file.path)?
         .ok_or_else(|| Error::data(&file.path, "is no text any more; it changed while the run was starting"))?;
     Ok((plain.encode(&text)?, text.len() as u64))

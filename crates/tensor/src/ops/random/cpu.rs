@@ -47,7 +47,16 @@ pub(super) fn whole<T: Element>(seed: u64, low: i64, high: i64, out: &mut [T]) {
 }
 
 pub(super) fn bernoulli(seed: u64, p: f64, out: &mut [u8]) {
-    pairs(seed, out, |words| words.map(|w| (unit(w) < p) as u8));
+    let philox = Philox::new(seed);
+    // A word of 32 bits decides an element, four to a block: dropout draws one for every activation of every step.
+    let limit = (p * 2f64.powi(32)).round() as u64;
+    let per = per_task(out.len(), 4).next_multiple_of(4);
+    pool::parallel_chunks(out, per, &|t, dst| {
+        for (i, dst) in dst.chunks_mut(4).enumerate() {
+            let words = philox.block((t * per / 4 + i) as u128);
+            dst.iter_mut().zip(words).for_each(|(o, w)| *o = (u64::from(w) < limit) as u8);
+        }
+    });
 }
 
 /// Fisher and Yates's shuffle, as Durstenfeld (1964) gives it.

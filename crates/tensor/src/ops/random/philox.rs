@@ -17,6 +17,7 @@ impl Philox {
     }
 
     /// The four words that belong to a counter.
+    #[inline]
     pub fn block(&self, counter: u128) -> [u32; 4] {
         let mut c = [counter as u32, (counter >> 32) as u32, (counter >> 64) as u32, (counter >> 96) as u32];
         let mut k = self.key;

@@ -40,10 +40,15 @@ fn overwrite<T: Element>(cond: &[u8], lc: &Layout, a: &[T], la: &Layout, out: &m
                 pc += i * lc.strides()[d];
                 pa += i * la.strides()[d];
             }
-            for (i, o) in dst.iter_mut().enumerate() {
-                if cond[pc + i * cs] != 0 {
-                    *o = a[pa + i * as_];
-                }
+            // No branches: a random condition would mispredict at every other element.
+            if (cs, as_) == (1, 1) {
+                let (c, a) = (&cond[pc..pc + len], &a[pa..pa + len]);
+                dst.iter_mut().zip(c).zip(a).for_each(|((o, &c), &a)| *o = if c != 0 { a } else { *o });
+            } else {
+                dst.iter_mut().enumerate().for_each(|(i, o)| {
+                    let a = a[pa + i * as_];
+                    *o = if cond[pc + i * cs] != 0 { a } else { *o };
+                });
             }
         }
     });
