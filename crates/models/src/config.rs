@@ -15,7 +15,7 @@ use crate::{Error, Problem, Result};
 pub(crate) const WIDTH: usize = 1 << 24;
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_TOKENS: usize = 1 << 24;
-const LONGEST: usize = 1 << 40;
+pub(crate) const LONGEST: usize = 1 << 30;
 
 const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model"]);
 const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer"]);
@@ -189,7 +189,8 @@ impl Config {
 
     /// Number of parameters.
     pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
+        let count = |shape: &[usize]| shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        self.tensors().iter().fold(0usize, |n, t| n.saturating_add(count(&t.shape)))
     }
 
     /// All tensors of the model, in the order of a file.

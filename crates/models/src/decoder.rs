@@ -60,7 +60,7 @@ impl Block {
 }
 
 /// Fresh models larger than this are surely a mistake in the settings.
-const MOST_PARAMETERS: usize = 1 << 36;
+const MOST_PARAMETERS: u64 = 1 << 36;
 
 impl Model {
     /// A model with fresh values by seed, ready to be trained.
@@ -68,7 +68,7 @@ impl Model {
     /// # Errors
     /// It does not fit in memory.
     pub fn new(config: &Config, seed: u64, device: &Device) -> Result<Model> {
-        if config.parameters() > MOST_PARAMETERS {
+        if config.parameters() as u64 > MOST_PARAMETERS {
             return Err(Error::Argument(format!("a model of {} parameters is too large", config.parameters())));
         }
         let model = Model::from_source(config.clone(), &mut Fresh::new(seed, device))?;

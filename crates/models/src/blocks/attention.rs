@@ -2,7 +2,7 @@ use imaginal_nn::{AttentionConfig, RopeConfig, RopeScaling};
 use imaginal_tensor::RopeStyle;
 
 use super::Keys;
-use crate::config::{Shared, WIDTH};
+use crate::config::{LONGEST, Shared, WIDTH};
 use crate::fields::{Fields, Key};
 use crate::tensors::Specs;
 
@@ -139,7 +139,7 @@ impl AttentionRow {
                 factor(None),
                 f.float(&LOW, None, 1e-6, 1e6),
                 f.float(&HIGH, None, 1e-6, 1e6),
-                f.size(&ORIGINAL, None, 1 << 40) as f64,
+                f.size(&ORIGINAL, None, LONGEST) as f64,
             ),
             Some(other) => {
                 f.problem(f.name(&SCALING), format!("{other:?} is not supported; none, linear and llama3 are"));
@@ -164,7 +164,7 @@ impl AttentionRow {
     }
 
     fn windows(&self, f: &Fields, layers: usize) -> Vec<Option<usize>> {
-        let size = || f.has(&WINDOW).then(|| f.size(&WINDOW, None, 1 << 40));
+        let size = || f.has(&WINDOW).then(|| f.size(&WINDOW, None, LONGEST));
         if f.is_gguf() {
             return vec![size(); layers];
         }
@@ -175,7 +175,7 @@ impl AttentionRow {
             }
             Window::FromLayer if f.flag(&USE_WINDOW, false) => {
                 let window = size();
-                let first = f.size_from(&WINDOW_LAYERS, Some(28), 0, 1 << 40);
+                let first = f.size_from(&WINDOW_LAYERS, Some(28), 0, LONGEST);
                 match f.texts(&LAYER_TYPES) {
                     Some(types) if types.len() == layers => {
                         types.iter().map(|t| window.filter(|_| t == "sliding_attention")).collect()

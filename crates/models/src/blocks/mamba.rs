@@ -43,7 +43,11 @@ impl MambaRow {
             f.size(&INNER, None, WIDTH)
         } else {
             // transformers computes it from `expand`, whatever `intermediate_size` says.
-            ((f.float(&EXPAND, Some(2.0), 0.0, 1024.0) * hidden as f64) as usize).max(1)
+            let inner = (f.float(&EXPAND, Some(2.0), 0.0, 1024.0) * hidden as f64) as usize;
+            if inner == 0 || inner > WIDTH {
+                f.conflict(f.name(&EXPAND), format!("a width of {inner} is not one from 1 to {WIDTH}"));
+            }
+            inner
         };
         let dt_rank = match f.is_text(&RANK, "auto") {
             true => hidden.div_ceil(16),
