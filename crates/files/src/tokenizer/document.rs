@@ -122,24 +122,24 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
     Ok(Loaded { inner, vocab, pre_tokenizer, normalizer, bpe, ignore_merges })
 }
 
-/// Settings with which the library would stop the process.
+/// Settings with which the library would stop the process. They are found by their own names: the library goes by those,
+/// and not always by the `type` beside them.
 fn harmless(origin: &Origin, field: &str, value: &Value) -> Result<()> {
     match value {
         Value::Object(map) => {
-            let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
-            let refuse = |problem: &str| Err(origin.malformed(format_args!("{field}: {kind}"), problem));
+            let refuse = |name: &str, problem: &str| Err(origin.malformed(format_args!("{field}: {name}"), problem));
             let number = |name: &str| map.get(name).and_then(Value::as_u64);
-            if kind == "Precompiled" {
-                return refuse("tables of SentencePiece's normalizer are not supported; use a BPE tokenizer");
+            if map.contains_key("precompiled_charsmap") || map.get("type").is_some_and(|t| t == "Precompiled") {
+                return refuse("Precompiled", "SentencePiece's tables are not supported; use a BPE tokenizer");
             }
-            if kind == "FixedLength" && number("length") == Some(0) {
-                return refuse("length is zero");
+            if number("length") == Some(0) {
+                return refuse("length", "zero");
             }
-            if kind == "Strip" && field == "decoder" && number("stop").unwrap_or(0) > 0 {
-                return refuse("stop is not zero, which is not supported");
+            if field == "decoder" && number("stop").unwrap_or(0) > 0 {
+                return refuse("stop", "not zero, which is not supported");
             }
-            if kind == "Replace" && map.get("pattern").is_some_and(|p| p.get("String").is_some_and(|s| s == "")) {
-                return refuse("pattern is empty");
+            if map.get("pattern").is_some_and(|p| p.get("String").is_some_and(|s| s == "")) {
+                return refuse("pattern", "empty");
             }
             map.values().try_for_each(|v| harmless(origin, field, v))
         }
@@ -290,44 +290,38 @@ fn spelling(decoder: &Value) -> Spelling {
     }
 }
 
-/// The ids a post-processor adds are ids of the vocabulary.
+/// The ids a post-processor adds are ids of the vocabulary, and what its template names is there: the library looks
+/// neither up. Found by the names of the settings, as in [`harmless`].
 fn check_ids(origin: &Origin, value: &Value, vocab: &Vocabulary) -> Result<()> {
     let check = |field: &str, id: Option<u64>| match id {
         Some(id) => vocab.check(origin, field, u32::try_from(id).unwrap_or(u32::MAX)).map(drop),
         None => Err(origin.malformed(field, "not an id")),
     };
-    match value.get("type").and_then(Value::as_str) {
-        Some("Sequence") => {
-            let steps = value.get("processors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            steps.iter().try_for_each(|step| check_ids(origin, step, vocab))
-        }
-        Some("TemplateProcessing") => {
-            let Some(tokens) = value.get("special_tokens").and_then(Value::as_object) else { return Ok(()) };
-            for piece in value.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
-                // The library looks these up without asking whether they are there.
-                let token = piece.pointer("/SpecialToken/id").and_then(Value::as_str);
-                if let Some(token) = token.filter(|t| !tokens.contains_key(*t)) {
-                    let problem = format!("{token:?} is not in its special_tokens");
-                    return Err(origin.malformed("post_processor.single", problem));
-                }
-                if piece.pointer("/Sequence/id").is_some_and(|id| id != "A") {
-                    return Err(origin.malformed("post_processor.single", "a second text, where there is one"));
-                }
+    let list = |value: Option<&'_ Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    if value.get("single").is_some() {
+        let tokens = value.get("special_tokens").and_then(Value::as_object).cloned().unwrap_or_default();
+        for piece in list(value.get("single")) {
+            let problem = if let Some(token) = piece.get("SpecialToken") {
+                let name = token.get("id").and_then(Value::as_str).unwrap_or_default();
+                (!tokens.contains_key(name)).then(|| format!("{name:?} is not in its special_tokens"))
+            } else {
+                let first = piece.pointer("/Sequence/id").is_some_and(|id| id == "A");
+                (!first).then(|| "a piece is neither the text nor a special token".to_owned())
+            };
+            if let Some(problem) = problem {
+                return Err(origin.malformed("post_processor.single", problem));
             }
-            for (name, token) in tokens {
-                let field = format!("post_processor.special_tokens.{name}.ids");
-                for id in token.get("ids").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
-                    check(&field, id.as_u64())?;
-                }
-            }
-            Ok(())
         }
-        Some("BertProcessing" | "RobertaProcessing") => {
-            for name in ["sep", "cls"] {
-                check(&format!("post_processor.{name}"), value.pointer(&format!("/{name}/1")).and_then(Value::as_u64))?;
+        for (name, token) in &tokens {
+            for id in list(token.get("ids")) {
+                check(&format!("post_processor.special_tokens.{name}.ids"), id.as_u64())?;
             }
-            Ok(())
         }
-        _ => Ok(()),
     }
+    for name in ["sep", "cls"] {
+        if let Some(token) = value.get(name) {
+            check(&format!("post_processor.{name}"), token.get(1).and_then(Value::as_u64))?;
+        }
+    }
+    list(value.get("processors")).iter().try_for_each(|step| check_ids(origin, step, vocab))
 }
