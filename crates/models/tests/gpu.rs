@@ -3,7 +3,7 @@
 #![cfg(feature = "gpu")]
 
 use imaginal_files::Json;
-use imaginal_models::{ARCHS, Config, Loaded, Model, Rows, SaveOptions};
+use imaginal_models::{ARCHS, Config, LoadOptions, Loaded, Model, Rows, SaveOptions};
 use imaginal_nn::Rng;
 use imaginal_numeric::Format;
 use imaginal_tensor::{AdamW, Device, Tensor, no_grad};
@@ -60,6 +60,26 @@ fn logits_agree_in_one_pass_and_token_by_token() {
             got.extend(values(&there.forward(&ids, Some(&mut state), Rows::All).unwrap()));
         }
         close(&format!("{name}, stepwise"), &got, &expected, 1e-4);
+    }
+}
+
+/// Files as users have them: the reference models and the one that the command carries.
+#[test]
+fn models_from_files_agree() {
+    let Some(device) = gpu() else { return };
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixtures = std::fs::read_dir(here.join("tests/fixtures")).unwrap();
+    let mut paths: Vec<_> = fixtures.map(|entry| entry.unwrap().path()).collect();
+    assert!(!paths.is_empty());
+    paths.push(here.join("../../models/default/model.gguf"));
+    for path in paths {
+        let all = |device: &Device| {
+            let options = LoadOptions { device: device.clone(), ..LoadOptions::default() };
+            let model = Loaded::open(&path, &options).unwrap_or_else(|e| panic!("{e}")).model;
+            let seen = tokens(16, model.config().vocab(), 7);
+            values(&no_grad(|| model.forward(&Model::ids(&seen).unwrap(), None, Rows::All)).unwrap())
+        };
+        close(&path.display().to_string(), &all(&device), &all(&Device::Cpu), 1e-4);
     }
 }
 
