@@ -1,3 +1,5 @@
+use std::hint::select_unpredictable;
+
 use imaginal_kernels::pool;
 
 use crate::dtype::with_element;
@@ -43,11 +45,11 @@ fn overwrite<T: Element>(cond: &[u8], lc: &Layout, a: &[T], la: &Layout, out: &m
             // No branches: a random condition would mispredict at every other element.
             if (cs, as_) == (1, 1) {
                 let (c, a) = (&cond[pc..pc + len], &a[pa..pa + len]);
-                dst.iter_mut().zip(c).zip(a).for_each(|((o, &c), &a)| *o = if c != 0 { a } else { *o });
+                dst.iter_mut().zip(c).zip(a).for_each(|((o, &c), &a)| *o = select_unpredictable(c != 0, a, *o));
             } else {
                 dst.iter_mut().enumerate().for_each(|(i, o)| {
                     let a = a[pa + i * as_];
-                    *o = if cond[pc + i * cs] != 0 { a } else { *o };
+                    *o = select_unpredictable(cond[pc + i * cs] != 0, a, *o);
                 });
             }
         }
