@@ -79,7 +79,11 @@ impl Checkpoints {
     pub fn steps(&self) -> Result<Vec<u64>> {
         let mut steps = Vec::new();
         for entry in std::fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))? {
-            let name = entry.map_err(Error::io("read", &self.folder))?.file_name();
+            let entry = entry.map_err(Error::io("read", &self.folder))?;
+            if !entry.file_type().is_ok_and(|t| t.is_file()) {
+                continue;
+            }
+            let name = entry.file_name();
             let step: Option<u64> =
                 name.to_str().and_then(|n| n.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok());
             steps.extend(step);
