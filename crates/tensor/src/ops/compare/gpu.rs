@@ -1,3 +1,9 @@
+#![allow(
+    clippy::eq_op,
+    clippy::nonminimal_bool,
+    reason = "`!(x == x)` is the test for NaN that every device gets right"
+)]
+
 use cubecl::prelude::*;
 
 use super::Compare;

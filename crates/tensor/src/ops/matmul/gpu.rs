@@ -1,3 +1,5 @@
+#![allow(clippy::manual_div_ceil, reason = "a kernel has no div_ceil")]
+
 use cubecl::prelude::*;
 
 use crate::gpu::{GpuStorage, Info, after, float_storage, place};
