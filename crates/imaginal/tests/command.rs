@@ -1,0 +1,107 @@
+//! The command as a user meets it: what it prints where, and how it ends.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn imaginal(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_imaginal")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_default_model_runs_and_a_seed_repeats_its_text() {
+    let run = |seed: &str| imaginal(&["run", "-p", "pub fn parse(", "-n", "30", "--seed", seed]);
+    let (a, b, c) = (run("1"), run("1"), run("2"));
+    assert!(a.status.success());
+    assert!(a.stdout.len() > 30 && text(&a.stderr).contains("generated at"));
+    assert_eq!(a.stdout, b.stdout);
+    assert_ne!(a.stdout, c.stdout);
+    let named = imaginal(&["run", "default", "pub fn parse(", "-n", "30", "--seed", "1"]);
+    assert_eq!(named.stdout, a.stdout);
+    let j = json(&imaginal(&["run", "-p", "let x", "-n", "5", "--temperature", "0", "--json"]));
+    assert_eq!(j["generated_tokens"], 5);
+    assert_eq!(j["finish"], "length");
+}
+
+#[test]
+fn a_name_that_is_no_model_is_an_error_and_not_a_prompt() {
+    let out = imaginal(&["run", "defautl", "hello"]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = text(&out.stderr);
+    assert!(out.stdout.is_empty() && said.contains("\"defautl\" is no model") && said.contains("\"default\""), "{said}");
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_help_with_0() {
+    assert_eq!(imaginal(&["run", "--no-such-option"]).status.code(), Some(2));
+    assert_eq!(imaginal(&["logits", "default"]).status.code(), Some(2));
+    assert_eq!(imaginal(&["train", "--help"]).status.code(), Some(0));
+    let device = imaginal(&["run", "-p", "x", "--device", "abacus"]);
+    assert_eq!(device.status.code(), Some(1));
+    assert!(text(&device.stderr).contains("abacus"));
+}
+
+#[test]
+fn logits_of_a_batch_and_of_single_steps_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let logits = |name: &str, more: &[&str]| -> Vec<f32> {
+        let file = dir.path().join(name);
+        let mut args = vec!["logits", "default", "--tokens", "5,700,9,1000,3", "--out", file.to_str().unwrap()];
+        args.extend(more);
+        assert!(imaginal(&args).status.success());
+        let file = imaginal::files::SafeTensors::open(&file, Default::default()).unwrap();
+        let t = file.tensor("logits").unwrap();
+        assert_eq!(t.shape[0], 5);
+        t.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (a, b) = (logits("batch", &[]), logits("steps", &["--stepwise"]));
+    assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 2e-4));
+    let bad = imaginal(&["logits", "default", "--tokens", "999999", "--out", "/dev/null"]);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(text(&bad.stderr).contains("999999"));
+}
+
+#[test]
+fn tokens_come_back_as_the_text() {
+    let j = json(&imaginal(&["tokenize", "default", "fn naïve() -> 日本 {}", "--json"]));
+    let ids: Vec<u32> = serde_json::from_value(j["ids"].clone()).unwrap();
+    assert_eq!(j["count"], ids.len());
+    let loaded =
+        imaginal::models::Loaded::from_gguf_bytes("default", imaginal::find::default_model().to_vec(), &Default::default())
+            .unwrap();
+    assert_eq!(loaded.tokenizer.unwrap().decode(&ids, true).unwrap(), "fn naïve() -> 日本 {}");
+}
+
+#[test]
+fn show_list_bench_and_perplexity_speak_json() {
+    let j = json(&imaginal(&["show", "default", "--json"]));
+    assert_eq!(j["architecture"], j["metadata"]["general.architecture"]);
+    assert!(j["tensors"].as_array().unwrap().len() > 10);
+    let j = json(&imaginal(&["list", "--architectures", "--json"]));
+    assert!(j["architectures"].as_array().unwrap().iter().any(|a| a["name"] == "mamba"));
+    let j = json(&imaginal(&["bench", "default", "-p", "16", "-n", "4", "-r", "2", "--json"]));
+    let kinds: Vec<_> = j["results"].as_array().unwrap().iter().map(|r| r["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["prompt", "generation"]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs");
+    let j = json(&imaginal(&["perplexity", "default", source.to_str().unwrap(), "--json"]));
+    let bits = j["bits_per_byte"].as_f64().unwrap();
+    assert!(bits > 0.1 && bits < 8.0, "{bits}");
+    assert_eq!(j["bytes"], std::fs::metadata(source).unwrap().len());
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definition() {
+    let out = imaginal(&["generate", "--completions", "bash"]);
+    assert!(text(&out.stdout).contains("perplexity"));
+    let dir = tempfile::tempdir().unwrap();
+    assert!(imaginal(&["generate", "--man", dir.path().to_str().unwrap()]).status.success());
+    assert!(std::fs::read_to_string(dir.path().join("imaginal-run.1")).unwrap().contains("temperature"));
+}
