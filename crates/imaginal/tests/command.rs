@@ -36,7 +36,10 @@ fn a_name_that_is_no_model_is_an_error_and_not_a_prompt() {
     let out = imaginal(&["run", "defautl", "hello"]);
     assert_eq!(out.status.code(), Some(1));
     let said = text(&out.stderr);
-    assert!(out.stdout.is_empty() && said.contains("\"defautl\" is no model") && said.contains("\"default\""), "{said}");
+    assert!(
+        out.stdout.is_empty() && said.contains("\"defautl\" is no model") && said.contains("\"default\""),
+        "{said}"
+    );
 }
 
 #[test]
@@ -74,9 +77,12 @@ fn tokens_come_back_as_the_text() {
     let j = json(&imaginal(&["tokenize", "default", "fn naïve() -> 日本 {}", "--json"]));
     let ids: Vec<u32> = serde_json::from_value(j["ids"].clone()).unwrap();
     assert_eq!(j["count"], ids.len());
-    let loaded =
-        imaginal::models::Loaded::from_gguf_bytes("default", imaginal::find::default_model().to_vec(), &Default::default())
-            .unwrap();
+    let loaded = imaginal::models::Loaded::from_gguf_bytes(
+        "default",
+        imaginal::find::default_model().to_vec(),
+        &Default::default(),
+    )
+    .unwrap();
     assert_eq!(loaded.tokenizer.unwrap().decode(&ids, true).unwrap(), "fn naïve() -> 日本 {}");
 }
 
