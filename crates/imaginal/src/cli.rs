@@ -83,6 +83,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(e.exit_code() as u8);
         }
     };
+    if let Some(warning) = &imaginal_kernels::isa::choice().warning {
+        eprintln!("warning: {warning}");
+    }
     imaginal_kernels::pool::set_threads(cli.common.threads.unwrap_or(0) as usize);
     let c = &cli.common;
     let result = match &cli.command {

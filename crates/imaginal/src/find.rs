@@ -35,7 +35,7 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
     let loaded = if Path::new(name).exists() {
         Loaded::open(name, &LoadOptions { device, ..LoadOptions::default() })?
     } else if name == DEFAULT {
-        Loaded::from_gguf_bytes("models/default/model.gguf", DEFAULT_BYTES.to_vec(), &device)?
+        Loaded::from_gguf_bytes("models/default/model.gguf", DEFAULT_BYTES, &device)?
     } else {
         return Err(unknown(name).into());
     };

@@ -83,7 +83,7 @@ impl Show {
         let path = Path::new(&self.model);
         Ok(match (path.is_file(), self.model == find::DEFAULT) {
             (true, _) => Some(Gguf::open(path, Default::default())?),
-            (false, true) => Some(Gguf::from_bytes(find::DEFAULT, find::default_model().to_vec())?),
+            (false, true) => Some(Gguf::from_bytes(find::DEFAULT, find::default_model())?),
             _ => None,
         })
     }
