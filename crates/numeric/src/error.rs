@@ -1,6 +1,6 @@
 use crate::Format;
 
-/// What [`Format::decode`] and [`Format::encode`] refuse.
+/// What [`Format::decode`], [`Format::encode`] and [`Format::encode_weighted`] refuse.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub enum Error {
     /// The number of elements is not a multiple of the format's block length (or its bytes overflow).
@@ -21,6 +21,13 @@ pub enum Error {
         /// Bytes given.
         found: usize,
     },
+    /// The importance does not have one entry per element.
+    Importance {
+        /// The number of elements given.
+        elems: usize,
+        /// Entries given.
+        found: usize,
+    },
 }
 
 /// The crate's result.
@@ -36,6 +43,9 @@ impl std::fmt::Display for Error {
             ),
             Error::Length { format, elems, expected, found } => {
                 write!(f, "{elems} elements of {format} take {expected} bytes, the slice has {found}")
+            }
+            Error::Importance { elems, found } => {
+                write!(f, "the importance has {found} entries for {elems} elements; it must have one each")
             }
         }
     }

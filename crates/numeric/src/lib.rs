@@ -51,8 +51,9 @@ pub struct FormatInfo {
     /// Turns whole blocks into f32. Lengths are the caller's duty ([`Format::decode`] checks them); blocks beyond the
     /// shorter of the two slices are left alone.
     pub decode: fn(&[u8], &mut [f32]),
-    /// Turns f32 into whole blocks. Lengths as in `decode`.
-    pub encode: fn(&[f32], &mut [u8]),
+    /// Turns f32 into whole blocks, with an optional importance of each element (as many as elements). Lengths as in
+    /// `decode`; [`Format::encode_weighted`] checks them.
+    pub encode: fn(&[f32], Option<&[f32]>, &mut [u8]),
 }
 
 impl Format {
@@ -121,8 +122,23 @@ impl Format {
     /// [`Error::NotWholeBlocks`] when `src` is not whole blocks, [`Error::Length`] when `dst` is not exactly the bytes
     /// of `src`'s elements.
     pub fn encode(self, src: &[f32], dst: &mut [u8]) -> Result<()> {
+        self.encode_weighted(src, None, dst)
+    }
+
+    /// Encodes `src` into `dst` so that the squared errors, each times the element's `importance`, become small.
+    ///
+    /// For a weight matrix the importance of an element is the mean square of the activation its column meets (an
+    /// importance matrix), repeated for every row. Entries that are not finite or not positive count as zero; formats
+    /// without a choice to make (plain numbers, `q8_0`) ignore it, and `None` is [`Format::encode`].
+    ///
+    /// # Errors
+    /// As [`Format::encode`], and [`Error::Importance`] when `importance` does not have as many entries as `src`.
+    pub fn encode_weighted(self, src: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) -> Result<()> {
         self.check(src.len(), dst.len())?;
-        (self.info().encode)(src, dst);
+        if let Some(w) = importance.filter(|w| w.len() != src.len()) {
+            return Err(Error::Importance { elems: src.len(), found: w.len() });
+        }
+        (self.info().encode)(src, importance, dst);
         Ok(())
     }
 

@@ -163,6 +163,9 @@ fn wrong_lengths_are_errors() {
     let error = Format::F16.encode(&[0.0; 3], &mut [0; 5]).unwrap_err();
     assert_eq!(error, Error::Length { format: Format::F16, elems: 3, expected: 6, found: 5 });
     assert_eq!(error.to_string(), "3 elements of f16 take 6 bytes, the slice has 5");
+    let error = Format::F16.encode_weighted(&[0.0; 3], Some(&[1.0; 2]), &mut [0; 6]).unwrap_err();
+    assert_eq!(error, Error::Importance { elems: 3, found: 2 });
+    assert_eq!(error.to_string(), "the importance has 2 entries for 3 elements; it must have one each");
     assert_eq!(Format::F64.bytes_for(usize::MAX), None);
     assert_eq!(Format::Q4_0.bytes_for(0), Some(0));
 }

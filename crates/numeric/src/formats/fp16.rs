@@ -21,6 +21,6 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     decode_each(src, dst, |b| f16_to_f32(u16::from_le_bytes(b)));
 }
 
-fn encode(src: &[f32], dst: &mut [u8]) {
+fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     encode_each(src, dst, |x| f32_to_f16(x).to_le_bytes());
 }

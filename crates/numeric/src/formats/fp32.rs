@@ -20,6 +20,6 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     decode_each(src, dst, f32::from_le_bytes);
 }
 
-fn encode(src: &[f32], dst: &mut [u8]) {
+fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     encode_each(src, dst, f32::to_le_bytes);
 }

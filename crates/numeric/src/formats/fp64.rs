@@ -20,6 +20,6 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     decode_each(src, dst, |b| f64::from_le_bytes(b) as f32);
 }
 
-fn encode(src: &[f32], dst: &mut [u8]) {
+fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     encode_each(src, dst, |x| f64::from(x).to_le_bytes());
 }

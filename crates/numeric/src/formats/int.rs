@@ -14,7 +14,7 @@ macro_rules! integer {
             block_bytes: size_of::<$type>(),
             doc: $doc,
             decode: |src, dst| decode_each(src, dst, |b| <$type>::from_le_bytes(b) as f32),
-            encode: |src, dst| encode_each(src, dst, |x| (x.round_ties_even() as $type).to_le_bytes()),
+            encode: |src, _, dst| encode_each(src, dst, |x| (x.round_ties_even() as $type).to_le_bytes()),
         };
     };
 }

@@ -33,7 +33,7 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     }
 }
 
-fn encode(src: &[f32], dst: &mut [u8]) {
+fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     for (block, out) in src.as_chunks::<LEN>().0.iter().zip(dst.as_chunks_mut::<BYTES>().0) {
         let magnitude = max_magnitude(block);
         // The first of the largest decides the sign, as in the reference.

@@ -29,7 +29,7 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     }
 }
 
-fn encode(src: &[f32], dst: &mut [u8]) {
+fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     for (block, out) in src.as_chunks::<LEN>().0.iter().zip(dst.as_chunks_mut::<BYTES>().0) {
         let d = max_magnitude(block) / 127.0;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
