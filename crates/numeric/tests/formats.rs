@@ -72,7 +72,7 @@ fn decoded_values_encode_to_themselves() {
     // Values a format can hold survive another round unchanged.
     let input = floats("input.f32");
     let finite: Vec<f32> = input.chunks(32).take(30).flatten().copied().collect();
-    for format in Format::all() {
+    for format in Format::all().filter(|f| f.block_len() <= 32) {
         let mut bytes = vec![0; format.bytes_for(finite.len()).unwrap()];
         let mut once = vec![0.0; finite.len()];
         let mut twice = once.clone();
