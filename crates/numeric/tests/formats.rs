@@ -31,25 +31,55 @@ fn decode_agrees_with_the_reference() {
     }
 }
 
+/// Formats with one way to encode a number, which `tools/reference/formats.py` writes down.
+const EXACT: [Format; 12] = [
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+    Format::F64,
+    Format::Q8_0,
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::MXFP4,
+    Format::TQ1_0,
+    Format::TQ2_0,
+];
+
 #[test]
 fn encode_agrees_with_the_reference() {
     let input = floats("input.f32");
-    for format in Format::all().filter(|f| !f.name().starts_with('i')) {
+    for format in EXACT {
+        let (len, bytes) = (format.block_len(), format.block_bytes());
+        let input = &input[..input.len() / len * len];
         let expected = fixture(&format!("{format}.encoded"));
         let mut got = vec![0; format.bytes_for(input.len()).unwrap()];
-        format.encode(&input, &mut got).unwrap();
+        format.encode(input, &mut got).unwrap();
         assert_eq!(got.len(), expected.len(), "{format}");
-        let (len, bytes) = (format.block_len(), format.block_bytes());
         for (i, (g, e)) in got.chunks(bytes).zip(expected.chunks(bytes)).enumerate() {
-            if g != e {
-                // A NaN's payload is free: the values decide there.
-                let (mut dg, mut de) = (vec![0.0; len], vec![0.0; len]);
-                format.decode(g, &mut dg).unwrap();
-                format.decode(e, &mut de).unwrap();
-                let nan = de.iter().any(|x| x.is_nan());
-                let x = &input[i * len..][..len];
-                assert!(nan, "{format} block {i}: {g:x?} is not {e:x?}\nof {x:?}");
-                same(&dg, &de).unwrap_or_else(|e| panic!("{format} block {i}: {e}"));
+            if g == e {
+                continue;
+            }
+            let (mut dg, mut de) = (vec![0.0; len], vec![0.0; len]);
+            format.decode(g, &mut dg).unwrap();
+            format.decode(e, &mut de).unwrap();
+            let x = &input[i * len..][..len];
+            let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            let what = || format!("{format} block {i}: {g:x?} is not {e:x?}\nof {x:?}");
+            // One of the two zeros is as good as the other.
+            if dg == de {
+                continue;
+            }
+            if x.iter().all(|x| x.is_finite()) {
+                // Where the numbers leave the range of the scale, the reference's become infinities, NaN or (mxfp4)
+                // too large; ours stay near.
+                let near = |y: &[f32]| x.iter().zip(y).all(|(x, y)| (x - y).abs() <= 1.0001 * largest);
+                assert!(!near(&de) && near(&dg), "{}", what());
+            } else if format != Format::MXFP4 {
+                // A NaN's payload is free; mxfp4 has none.
+                assert!(dg.iter().zip(&de).all(|(g, e)| g.is_nan() || g.to_bits() == e.to_bits()), "{}", what());
+                assert!(x.iter().zip(&dg).all(|(x, g)| x.is_finite() || !g.is_finite()), "{}", what());
             }
         }
     }
@@ -71,12 +101,12 @@ fn integers_round_and_saturate() {
 fn decoded_values_encode_to_themselves() {
     // Values a format can hold survive another round unchanged.
     let input = floats("input.f32");
-    let finite: Vec<f32> = input.chunks(32).take(30).flatten().copied().collect();
-    for format in Format::all().filter(|f| f.block_len() <= 32) {
+    for format in EXACT.into_iter().chain([Format::I8, Format::I16, Format::I32, Format::I64]) {
+        let finite = &input[..960 / format.block_len() * format.block_len()];
         let mut bytes = vec![0; format.bytes_for(finite.len()).unwrap()];
         let mut once = vec![0.0; finite.len()];
         let mut twice = once.clone();
-        format.encode(&finite, &mut bytes).unwrap();
+        format.encode(finite, &mut bytes).unwrap();
         format.decode(&bytes, &mut once).unwrap();
         let mut again = bytes.clone();
         format.encode(&once, &mut again).unwrap();

@@ -1,8 +1,9 @@
 //! Blocks of 32: a binary16 scale `d`, then 16 bytes of two unsigned 4-bit numbers `q`: element `i` in the low half of
-//! byte `i`, element `i + 16` in the high half. An element is `d * (q - 8)`; `d` is the element of largest magnitude,
-//! with its sign, over -8, so that it is hit exactly.
+//! byte `i`, element `i + 16` in the high half. An element is `d * (q - 8)`; without an importance `d` is the element
+//! of largest magnitude, with its sign, over -8, so that it is hit exactly.
 
-use super::max_magnitude;
+use super::search::{Scaled, block_of, finite, round_within, single};
+use super::{max_magnitude, pack_halves};
 use crate::FormatInfo;
 use crate::half::{f16_to_f32, f32_to_f16};
 
@@ -33,22 +34,37 @@ fn decode(src: &[u8], dst: &mut [f32]) {
     }
 }
 
-fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
-    for (block, out) in src.as_chunks::<LEN>().0.iter().zip(dst.as_chunks_mut::<BYTES>().0) {
-        let magnitude = max_magnitude(block);
-        // The first of the largest decides the sign, as in the reference.
-        let largest = block.iter().find(|x| x.abs() == magnitude).map_or(magnitude, |x| *x);
-        let d = largest / -8.0;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        out[..2].copy_from_slice(&f32_to_f16(d).to_le_bytes());
-        // A scale too small for its inverse, or not finite, leaves nothing to keep: 0, as the reference has it.
-        let quantize = |x: f32| {
-            let shifted = x * inverse + 8.5;
-            (if shifted < 17.0 { shifted as i32 } else { 0 }).clamp(0, 15) as u8
-        };
-        let (low, high) = block.split_at(LEN / 2);
-        for ((q, &l), &h) in out[2..].iter_mut().zip(low).zip(high) {
-            *q = quantize(l) | quantize(h) << 4;
-        }
+fn encode(src: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+    for (i, (block, out)) in src.as_chunks::<LEN>().0.iter().zip(dst.as_chunks_mut::<BYTES>().0).enumerate() {
+        let (d, q) = fit(block, block_of(importance, i), 8.0);
+        out[..2].copy_from_slice(&d.to_le_bytes());
+        pack_halves(&q, &mut out[2..]);
     }
+}
+
+/// The scale of a block and its numbers, `0..2 * half`.
+pub(super) fn fit(block: &[f32; LEN], importance: Option<&[f32; LEN]>, half: f32) -> (u16, [u8; LEN]) {
+    if importance.is_some() {
+        return match Scaled::new(block, importance) {
+            Ok(scaled) => {
+                // The largest element near either end.
+                let anchors: [f32; 19] = std::array::from_fn(|i| {
+                    if i < 10 { -half - 0.2 * (i as f32 - 4.0) } else { half + 0.2 * (i as f32 - 16.0) }
+                });
+                let (d, q) = single(&scaled, &anchors, |v| round_within(v, -half, half - 1.0));
+                (d, q.map(|q| (q + half as i8) as u8))
+            }
+            Err(d) => (f32_to_f16(d), [0; LEN]),
+        };
+    }
+    let magnitude = max_magnitude(block);
+    if !magnitude.is_finite() {
+        return (f32_to_f16(f32::NAN), [0; LEN]);
+    }
+    // The first of the largest decides the sign, as in the reference.
+    let largest = block.iter().find(|x| x.abs() == magnitude).map_or(magnitude, |x| *x);
+    let d = finite(largest / -half);
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    // A scale too small for its inverse makes 0 * inverse a NaN, which is cast to 0.
+    (f32_to_f16(d), block.map(|x| ((x * inverse + half + 0.5) as u8).min(2 * half as u8 - 1)))
 }

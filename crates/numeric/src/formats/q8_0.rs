@@ -1,6 +1,7 @@
 //! Blocks of 32: a binary16 scale `d`, then 32 signed bytes `q`; an element is `d * q` with `d = max|x| / 127`.
 
 use super::max_magnitude;
+use super::search::finite;
 use crate::FormatInfo;
 use crate::half::{f16_to_f32, f32_to_f16};
 
@@ -31,14 +32,21 @@ fn decode(src: &[u8], dst: &mut [f32]) {
 
 fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
     for (block, out) in src.as_chunks::<LEN>().0.iter().zip(dst.as_chunks_mut::<BYTES>().0) {
-        let d = max_magnitude(block) / 127.0;
+        let magnitude = max_magnitude(block);
+        let d = if magnitude.is_finite() { finite(magnitude / 127.0) } else { f32::NAN };
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
         out[..2].copy_from_slice(&f32_to_f16(d).to_le_bytes());
         for (q, &x) in out[2..].iter_mut().zip(block) {
             let scaled = x * inverse;
-            // Half away from zero. A scale too small for its inverse, or not finite, leaves nothing to keep.
+            // Half away from zero. Beyond 127 only where the scale is at an end of its range; NaN becomes 0.
             let magnitude = scaled.abs();
-            let magnitude = if magnitude < 128.0 { magnitude } else { 0.0 };
+            let magnitude = if magnitude < 127.0 {
+                magnitude
+            } else if magnitude >= 127.0 {
+                127.0
+            } else {
+                0.0
+            };
             let whole = magnitude as i32;
             let rounded = whole + i32::from(magnitude - whole as f32 >= 0.5);
             *q = (if scaled < 0.0 { -rounded } else { rounded }) as u8;
