@@ -10,8 +10,9 @@
 //! squared errors, each with its element's weight, are what is made small.
 //!
 //! The best point for given elements and scale is found exactly: with a cost for every axis and level, the costs of all
-//! possible first halves of a point (81 or 64) and of all second halves are tabulated, so that a point costs one
-//! addition; and the points are kept by first half, so that most halves are passed over because of their own cost.
+//! second halves of a point (81 or 64) are tabulated, so that a point costs one addition to its first half's; the points
+//! are kept by first half, and a first half whose cost and the least of a second are no better than the best point so
+//! far is passed over with all its points.
 
 use crate::half::{f16_to_f32, f32_to_f16};
 
@@ -21,6 +22,8 @@ pub(super) const LEN: usize = 256;
 const GROUP: usize = 8;
 /// At most this many halves of a point: 3 levels along 4 axes.
 const HALVES: usize = 81;
+/// At most this many quarters.
+const QUARTERS: usize = 9;
 /// The distance of the 1-bit formats' values from whole numbers.
 pub(super) const SHIFT: f32 = 0.125;
 
@@ -140,24 +143,22 @@ impl Fit {
     const ZERO: Fit = Fit { error: 0.0, wxv: 0.0, wvv: 0.0, points: [0; 8], signs: [0; 4] };
 }
 
-/// Costs of all halves of a point from those of its axes, the first counting most often: `table[l0 + LEVELS * l1 …]`.
+/// Costs of all quarters of a point from those of its one or two axes, and the place of the least.
 #[inline(always)]
-fn tabulate<const LEVELS: usize>(
-    axes: &[[f32; LEVELS]],
-    table: &mut [f32; HALVES],
-    combine: impl Fn(f32, f32) -> f32,
-) -> usize {
-    table[..LEVELS].copy_from_slice(&axes[0]);
-    let mut len = LEVELS;
-    for axis in &axes[1..] {
-        for level in (0..LEVELS).rev() {
-            for i in 0..len {
-                table[level * len + i] = combine(table[i], axis[level]);
-            }
+fn quarter<const LEVELS: usize>(axes: &[[f32; LEVELS]]) -> ([f32; QUARTERS], usize) {
+    let mut costs = [f32::INFINITY; QUARTERS];
+    let mut place = 0;
+    for (&more, row) in axes.get(1).unwrap_or(&[0.0; LEVELS]).iter().zip(costs.chunks_mut(LEVELS)) {
+        for (cost, &c) in row.iter_mut().zip(&axes[0]) {
+            *cost = c + more;
         }
-        len *= LEVELS;
     }
-    len
+    for (i, &c) in costs.iter().enumerate() {
+        if c < costs[place] {
+            place = i;
+        }
+    }
+    (costs, place)
 }
 
 impl<const DIM: usize, const LEVELS: usize> Coder<DIM, LEVELS> {
@@ -180,42 +181,51 @@ impl<const DIM: usize, const LEVELS: usize> Coder<DIM, LEVELS> {
     }
 
     /// The point of least cost and that cost, given the cost of each level on each axis. With `flips`, the further
-    /// cost of giving an element the wrong sign, exactly one element has to have it.
+    /// cost of giving an element the wrong sign (which grows with the level), exactly one element has to have it.
+    #[inline(always)]
     fn search(&self, costs: &[[f32; LEVELS]; DIM], flips: Option<&[[f32; LEVELS]; DIM]>) -> (f32, u16) {
-        let (mut first, mut second) = ([0.0; HALVES], [0.0; HALVES]);
-        let len = tabulate(&costs[..DIM / 2], &mut first, |a, b| a + b);
-        tabulate(&costs[DIM / 2..], &mut second, |a, b| a + b);
-        let (first, second) = (&first[..len], &second[..len]);
-        match flips {
-            None => self.scan(first, second, |_, _| 0.0),
-            Some(flips) => {
-                let (mut a, mut b) = ([0.0; HALVES], [0.0; HALVES]);
-                tabulate(&flips[..DIM / 2], &mut a, f32::min);
-                tabulate(&flips[DIM / 2..], &mut b, f32::min);
-                self.scan(first, second, |i, j| a[i].min(b[j]))
+        let len = LEVELS.pow(DIM as u32 / 4);
+        let mut quarters = costs.chunks(DIM / 4).map(quarter);
+        let mut next = || quarters.next().unwrap_or(([0.0; QUARTERS], 0));
+        let ((a, least_a), (b, least_b), (c, least_c), (d, least_d)) = (next(), next(), next(), next());
+        let mut second = [0.0; HALVES];
+        for (row, d) in second.chunks_mut(len).zip(d) {
+            for (half, c) in row.iter_mut().zip(c) {
+                *half = c + d;
             }
         }
-    }
-
-    #[inline(always)]
-    fn scan(&self, first: &[f32], second: &[f32], more: impl Fn(usize, usize) -> f32) -> (f32, u16) {
-        let least = second.iter().fold(f32::INFINITY, |m, &c| m.min(c));
+        // What the cheapest second half and flip add at least.
+        let mut least = c[least_c] + d[least_d];
+        if let Some(flips) = flips {
+            least += flips.iter().fold(f32::INFINITY, |m, f| if f[0] < m { f[0] } else { m });
+        }
         let mut best = (f32::INFINITY, 0);
-        let mut bucket = |i: usize, cost: f32| {
-            for &(j, number) in &self.entries[self.starts[i] as usize..self.starts[i + 1] as usize] {
-                let total = cost + second[j as usize] + more(i, j as usize);
+        let mut bucket = |half: usize, cost: f32| {
+            for &(j, number) in &self.entries[usize::from(self.starts[half])..usize::from(self.starts[half + 1])] {
+                let mut total = cost + second[usize::from(j)];
                 if total < best.0 {
+                    if let Some(flips) = flips {
+                        let levels = &self.levels[usize::from(number)];
+                        let flip = |m: f32, (f, l): (&[f32; LEVELS], &u8)| f[usize::from(*l)].min(m);
+                        total += flips.iter().zip(levels).fold(f32::INFINITY, flip);
+                        if total >= best.0 {
+                            continue;
+                        }
+                    }
                     best = (total, number);
                 }
             }
             best.0
         };
         // The most promising first, so that the others can be passed over.
-        let start = first.iter().enumerate().fold((0, f32::INFINITY), |m, (i, &c)| if c < m.1 { (i, c) } else { m });
-        let mut bound = bucket(start.0, start.1);
-        for (i, &cost) in first.iter().enumerate() {
-            if cost + least < bound {
-                bound = bucket(i, cost);
+        let mut bound = bucket(least_a + len * least_b, a[least_a] + b[least_b]);
+        for (j, b) in b.iter().enumerate().take(len) {
+            if a[least_a] + b + least < bound {
+                for (i, a) in a.iter().enumerate().take(len) {
+                    if a + b + least < bound {
+                        bound = bucket(i + len * j, a + b);
+                    }
+                }
             }
         }
         best
@@ -256,37 +266,35 @@ impl<const DIM: usize, const LEVELS: usize> Coder<DIM, LEVELS> {
             }
             let odd = self.extra == Extra::EvenSigns && signs.count_ones() % 2 == 1;
             let points = &mut fit.points[group * (GROUP / DIM)..][..GROUP / DIM];
-            // Which run has the wrong sign, and what that costs.
-            let mut wrong = (0, f32::INFINITY, 0);
-            for (run, (x, w)) in x.as_chunks::<DIM>().0.iter().zip(w.as_chunks::<DIM>().0).enumerate() {
-                let mut costs = [[0.0; LEVELS]; DIM];
-                for i in 0..DIM {
-                    for l in 0..LEVELS {
-                        let off = scaled[l] - x[i].abs();
-                        costs[i][l] = w[i] * off * off;
-                    }
-                }
-                // Of a single run the wrong sign is here or nowhere.
-                let plain = if odd && DIM == GROUP { (0.0, 0) } else { self.search(&costs, None) };
-                points[run] = plain.1;
-                fit.error += plain.0;
-                if odd {
-                    let mut flips = [[0.0; LEVELS]; DIM];
-                    for i in 0..DIM {
-                        for l in 0..LEVELS {
-                            flips[i][l] = 4.0 * w[i] * scaled[l] * x[i].abs();
-                        }
-                    }
-                    let flipped = self.search(&costs, Some(&flips));
-                    if flipped.0 - plain.0 < wrong.1 {
-                        wrong = (run, flipped.0 - plain.0, flipped.1);
-                    }
+            let runs = || x.as_chunks::<DIM>().0.iter().zip(w.as_chunks::<DIM>().0).enumerate();
+            let costs = |x: &[f32; DIM], w: &[f32; DIM]| {
+                let cost = |x: f32, w: f32| scaled.map(|v| w * (v - x.abs()) * (v - x.abs()));
+                std::array::from_fn(|i| cost(x[i], w[i]))
+            };
+            let mut plain = [0.0; GROUP / 4];
+            if !odd || DIM < GROUP {
+                for (run, (x, w)) in runs() {
+                    (plain[run], points[run]) = self.search(&costs(x, w), None);
+                    fit.error += plain[run];
                 }
             }
             if odd {
+                // Which run has the wrong sign, what that costs and the run's point for it.
+                let mut wrong = (0, f32::INFINITY, 0);
+                for (run, (x, w)) in runs() {
+                    let flips: [[f32; LEVELS]; DIM] =
+                        std::array::from_fn(|i| scaled.map(|v| 4.0 * w[i] * v * x[i].abs()));
+                    let least = flips.iter().fold(f32::INFINITY, |m, f| if f[0] < m { f[0] } else { m });
+                    if least < wrong.1 {
+                        let (cost, point) = self.search(&costs(x, w), Some(&flips));
+                        if cost - plain[run] < wrong.1 {
+                            wrong = (run, cost - plain[run], point);
+                        }
+                    }
+                }
                 let (run, more, point) = wrong;
                 points[run] = point;
-                fit.error += if more.is_finite() { more } else { 0.0 };
+                fit.error += more;
                 // Of that run's elements the cheapest one.
                 let mut cheapest = (0, f32::INFINITY);
                 for (i, &l) in self.levels[usize::from(point)].iter().enumerate() {
@@ -352,27 +360,27 @@ impl<const DIM: usize, const LEVELS: usize> Coder<DIM, LEVELS> {
         let w = weights(&x, importance);
         let parts = || x.chunks(self.part).zip(w.chunks(self.part)).enumerate();
 
-        // The scale each part wants for itself.
+        // The scale each part wants for itself, and how much the error curves around it.
         let mut wanted = [(0.0f32, 0.0f32); LEN / 16];
-        let far = self.map[LEVELS - 1];
         for (part, (x, w)) in parts() {
-            let top = x.iter().fold(0f32, |m, x| m.max(x.abs())) / far;
-            let mut best = (0.0, 0.0, 0.0);
+            let top = x.iter().fold(0f32, |m, x| m.max(x.abs())) / self.map[LEVELS - 1];
+            let mut most = 0.0;
             let mut consider = |scale: f32| {
                 let fit = self.fit(x, w, scale);
-                if fit.wxv > 0.0 && fit.wxv * fit.wxv > best.0 * fit.wvv {
-                    best = (fit.wxv * fit.wxv / fit.wvv, fit.wxv / fit.wvv, fit.wvv);
+                // What the best scale for these points takes off the squared error.
+                if fit.wxv > 0.0 && fit.wxv * fit.wxv > most * fit.wvv {
+                    most = fit.wxv * fit.wxv / fit.wvv;
+                    wanted[part] = (fit.wxv / fit.wvv, fit.wvv);
                 }
-                best
+                wanted[part].0
             };
             if top > 0.0 {
-                for factor in self.factors() {
-                    consider(top * factor);
-                }
-                let now = consider(0.0).1;
-                consider(now);
+                // From a little over the scale at which the largest element is the largest value; few levels have to
+                // reach further below it.
+                let (first, count) = if LEVELS == 3 { (1.2, 7) } else { (1.1, 4) };
+                let best = (0..count).fold(0.0, |_, i| consider(top * (first - 0.12 * i as f32)));
+                consider(best);
             }
-            wanted[part] = (best.1, best.2);
         }
 
         // The d that lets the codes come nearest to those scales: the errors are quadratic around them.
@@ -440,17 +448,12 @@ impl<const DIM: usize, const LEVELS: usize> Coder<DIM, LEVELS> {
         }
         coded
     }
-
-    /// Scales to try for a part, over the one at which its largest element is the largest value.
-    fn factors(&self) -> impl Iterator<Item = f32> {
-        (0..12).map(|i| 1.2 - 0.07 * i as f32)
-    }
 }
 
 /// The weight of each squared error: its importance times a mean of its own and the block's magnitude, since the large
 /// weights of a network matter more than their number says.
 fn weights(x: &[f32; LEN], importance: Option<&[f32; LEN]>) -> [f32; LEN] {
-    let variance = 2.0 / LEN as f32 * x.iter().fold(0.0, |sum, x| sum + x * x);
+    let variance = 1.0 / LEN as f32 * x.iter().fold(0.0, |sum, x| sum + x * x);
     let mut w = x.map(|x| (variance + x * x).sqrt());
     if let Some(importance) = importance {
         let valid = importance.map(|i| if i.is_finite() && i > 0.0 { i } else { 0.0 });
@@ -501,5 +504,47 @@ pub(super) fn write_shifted(out: &mut [f32; GROUP], values: &[i8; GROUP], down: 
     let shift = if down { -SHIFT } else { SHIFT };
     for (out, &v) in out.iter_mut().zip(values) {
         *out = scale * (f32::from(v) + shift);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cheap noise in 0..1.
+    fn noise(seed: &mut u32) -> f32 {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*seed >> 8) as f32 / (1 << 24) as f32
+    }
+
+    fn search_is_exhaustive<const DIM: usize, const LEVELS: usize>(coder: &Coder<DIM, LEVELS>) {
+        let mut seed = 1;
+        for _ in 0..200 {
+            let costs: [[f32; LEVELS]; DIM] = std::array::from_fn(|_| std::array::from_fn(|_| noise(&mut seed)));
+            let flips: [[f32; LEVELS]; DIM] = std::array::from_fn(|_| {
+                let slope = noise(&mut seed);
+                std::array::from_fn(|level| slope * (level + 1) as f32)
+            });
+            for flip in [None, Some(&flips)] {
+                let (cost, point) = coder.search(&costs, flip);
+                let sum = |levels: &[u8; DIM]| {
+                    let at = |table: &[[f32; LEVELS]; DIM], i: usize| table[i][usize::from(levels[i])];
+                    let more = flip.map_or(0.0, |f| (0..DIM).fold(f32::INFINITY, |m, i| m.min(at(f, i))));
+                    (0..DIM).map(|i| at(&costs, i)).sum::<f32>() + more
+                };
+                let least = coder.levels.iter().map(sum).fold(f32::INFINITY, f32::min);
+                assert!((cost - least).abs() < 1e-5, "{cost} is not {least}");
+                assert!((sum(&coder.levels[usize::from(point)]) - least).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn the_search_misses_no_point() {
+        search_is_exhaustive(&super::super::iq1_s::CODER);
+        search_is_exhaustive(&super::super::iq2_xxs::CODER);
+        search_is_exhaustive(&super::super::iq2_xs::CODER);
+        search_is_exhaustive(&super::super::iq3_xxs::CODER);
+        search_is_exhaustive(&super::super::iq3_s::CODER);
     }
 }

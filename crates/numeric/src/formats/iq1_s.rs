@@ -25,7 +25,7 @@ const _: () = assert!(BYTES == 50);
 /// The values of the three levels.
 pub(super) const MAP: [i8; 3] = [-1, 0, 1];
 pub(super) static GRID: Grid<8, 2048> = Grid::new(&BITS, &MAP);
-static CODER: Coder<8, 3> = Coder::new(&GRID, &MAP, Extra::ShiftOfPart, 32, 7, 1.0);
+pub(super) static CODER: Coder<8, 3> = Coder::new(&GRID, &MAP, Extra::ShiftOfPart, 32, 7, 1.0);
 
 /// Which of the 3^8 points the grid has.
 #[rustfmt::skip]
