@@ -29,14 +29,15 @@ pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1
 pub(super) const ANCHORS: [f32; 15] =
     [-127.0, -134.0, -131.0, -129.0, -125.0, -123.0, -120.0, 113.0, 107.0, 109.0, 111.0, 115.0, 117.0, 119.0, 122.0];
 
-/// The nearest value to every half integer from -128 to 127.5.
+/// The nearest value to the numbers between `i / 2 - 128` and the next half integer, for all `i`: the borders between
+/// two values' realms are half integers.
 const NEAREST: [i8; 512] = {
     let mut table = [0; 512];
     let (mut i, mut index) = (0, 0);
     while i < 512 {
-        // The middle of the range that rounds to entry i, times 4: 2 i + 1 - 512 or so; borders are at multiples of 2.
-        let x = 2 * (i as i32 - 256);
-        while index < 15 && x > 2 * (VALUES[index] as i32 + VALUES[index + 1] as i32) {
+        // Four times the middle of the range, and of the two values.
+        let middle = 2 * (i as i32 - 256) + 1;
+        while index < 15 && middle > 2 * (VALUES[index] as i32 + VALUES[index + 1] as i32) {
             index += 1;
         }
         table[i] = VALUES[index];
@@ -50,8 +51,8 @@ const NEAREST: [i8; 512] = {
 pub(super) fn nearest(v: f32) -> f32 {
     let v = if v > -127.0 { v } else { -127.0 };
     let v = if v < 113.0 { v } else { 113.0 };
-    // Twice the number, rounded, in the lower bits of a float whose unit is 1.
-    let bits = (v * 2.0 + (12_582_912.0 + 256.0)).to_bits();
+    // Twice the number, rounded down, plus 256: in the lower bits of a float of which the last bit is 1.
+    let bits = ((v * 2.0 - 0.5) + (12_582_912.0 + 256.0)).to_bits();
     f32::from(NEAREST[(bits & 511) as usize])
 }
 

@@ -45,7 +45,7 @@ pub(super) fn nearest<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
     })
 }
 
-/// The weighted squared error of [`nearest`], divided by `d` first so that it cannot overflow where `d` fits.
+/// The weighted squared error of [`nearest`].
 #[inline(always)]
 pub(super) fn error<const N: usize>(x: &[f32; N], w: Option<&[f32; N]>, d: f32) -> f64 {
     let mut sum = 0.0;

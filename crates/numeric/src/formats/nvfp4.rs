@@ -78,7 +78,7 @@ fn encode(src: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
             let weights = weights.map(|w| &w.as_chunks::<GROUP>().0[j]);
             // The scale that takes the largest element to the largest float, or a neighbour that fits better.
             let start = scale_bits(max_magnitude(&group) / 6.0);
-            let (mut best, mut least) = (start, f64::INFINITY);
+            let (mut best, mut least) = (start, error(&group, weights, half_scale(start)));
             for bits in start.saturating_sub(2)..=(start + 5).min(LARGEST) {
                 let error = error(&group, weights, half_scale(bits));
                 if error < least {
