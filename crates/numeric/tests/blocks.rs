@@ -149,6 +149,31 @@ fn constants_and_ternary_weights_are_kept() {
 }
 
 #[test]
+fn an_importance_is_heeded() {
+    let (input, columns) = (halves("blocks.input"), halves("blocks.importance"));
+    let importance: Vec<f32> = columns.iter().copied().cycle().take(input.len()).collect();
+    for format in FORMATS.into_iter().chain([Format::Q4_0]) {
+        let without = rmse(&input, &through(format, &input, None), &importance);
+        let with = rmse(&input, &through(format, &input, Some(&importance)), &importance);
+        assert!(with < 0.99 * without, "{format}: {with:e} with, {without:e} without");
+    }
+}
+
+#[test]
+fn another_round_loses_little() {
+    // Values a format can hold are found again, or others near them.
+    let input = halves("blocks.input");
+    let ones = vec![1.0; input.len()];
+    for format in FORMATS {
+        let once = through(format, &input, None);
+        let twice = through(format, &once, None);
+        let (first, second) = (rmse(&input, &once, &ones), rmse(&once, &twice, &ones));
+        println!("{format:8} {:.3}", second / first);
+        assert!(second <= 0.25 * first, "{format}: {first:e}, then {second:e}");
+    }
+}
+
+#[test]
 fn what_is_not_finite_is_not_hidden() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = [0.5; 256];

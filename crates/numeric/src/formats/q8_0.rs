@@ -38,15 +38,8 @@ fn encode(src: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
         out[..2].copy_from_slice(&f32_to_f16(d).to_le_bytes());
         for (q, &x) in out[2..].iter_mut().zip(block) {
             let scaled = x * inverse;
-            // Half away from zero. Beyond 127 only where the scale is at an end of its range; NaN becomes 0.
-            let magnitude = scaled.abs();
-            let magnitude = if magnitude < 127.0 {
-                magnitude
-            } else if magnitude >= 127.0 {
-                127.0
-            } else {
-                0.0
-            };
+            // Half away from zero. Beyond 127 only where the scale is at an end of its range.
+            let magnitude = scaled.abs().min(127.0);
             let whole = magnitude as i32;
             let rounded = whole + i32::from(magnitude - whole as f32 >= 0.5);
             *q = (if scaled < 0.0 { -rounded } else { rounded }) as u8;
