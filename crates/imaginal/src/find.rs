@@ -6,6 +6,8 @@ use imaginal_models::{LoadOptions, Loaded};
 use imaginal_numeric::Format;
 use imaginal_tensor::Device;
 
+use imaginal_kernels::packed::{Precision, set_precision};
+
 use crate::cli::{Common, Compute, Failure};
 
 /// The model that runs when none is named; its file is part of the program.
@@ -39,8 +41,10 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
     } else {
         return Err(unknown(name).into());
     };
-    if common.compute == Compute::Bf16 {
-        loaded.model.morph(Format::BF16, false)?;
+    match common.compute {
+        Compute::Auto => {}
+        Compute::F32 => set_precision(Precision::F32),
+        Compute::Bf16 => loaded.model.morph(Format::BF16, false)?,
     }
     Ok(loaded)
 }

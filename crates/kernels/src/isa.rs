@@ -48,6 +48,10 @@ pub enum Isa {
     Avx2,
     /// AVX-512 with F, BW, DQ and VL besides all of [`Isa::Avx2`].
     Avx512,
+    /// [`Isa::Avx512`] with VNNI: dot products of bytes.
+    Avx512Vnni,
+    /// [`Isa::Avx512Vnni`] with BF16 and the AMX tiles for it, which the operating system must grant (Linux does).
+    Amx,
 }
 
 impl Isa {
@@ -57,6 +61,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512vnni",
+            Isa::Amx => "amx",
         }
     }
 
@@ -68,7 +74,7 @@ impl Isa {
     /// f32 lanes of the set as kernels will use it here, the `LANES` of its token.
     pub(crate) fn lanes(self) -> usize {
         match self.usable() {
-            Isa::Avx512 => 16,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => 16,
             Isa::Avx2 | Isa::Scalar => 8,
         }
     }
@@ -85,7 +91,7 @@ impl std::fmt::Display for Isa {
     }
 }
 
-const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx];
 
 /// How the instruction set in use came about; see [`choice`].
 #[derive(Clone, Debug)]
@@ -99,7 +105,7 @@ pub struct Choice {
 }
 
 /// The instruction set that kernels use, decided on the first call: the best that the CPU has, or what the environment
-/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`) says if the CPU has that.
+/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `amx`) says if the CPU has that.
 pub fn choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| choose(std::env::var("IMAGINAL_ISA").ok().as_deref(), detected()))
@@ -152,7 +158,10 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
+    let vnni = is_x86_feature_detected!("avx512vnni");
     match (avx2, avx512) {
+        (true, true) if vnni && crate::amx::granted() => Isa::Amx,
+        (true, true) if vnni => Isa::Avx512Vnni,
         (true, true) => Isa::Avx512,
         (true, false) => Isa::Avx2,
         _ => Isa::Scalar,
@@ -199,7 +208,9 @@ macro_rules! simd_fn {
             match isa.usable() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `usable` is never more than the CPU was found to have.
-                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Amx => unsafe {
+                    avx512($($arg),*)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },

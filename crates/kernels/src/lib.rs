@@ -3,6 +3,8 @@
 //! Nothing here knows what a tensor is: shapes and strides come as numbers, data as slices, and parallelism goes through
 //! [`pool`]. A function panics when a slice is too short for the shape it is called with.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod gemm;
 pub mod isa;
 pub mod packed;
@@ -13,6 +15,8 @@ mod simd;
 mod simd_x86;
 #[cfg(test)]
 mod testing;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 pub mod vecmath;
 
 pub use gemm::{MatRef, MatRef64, gemm, gemm_batch, gemm_f64};

@@ -1,6 +1,7 @@
 //! Products with weights in a packed number format, straight from a file's bytes.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use imaginal_numeric::Format;
 
@@ -13,14 +14,46 @@ use crate::scratch::{Slot, with_buffer};
 /// out\[m, n\] = x\[m, k\] · Wᵀ, where W\[n, k\] lies row by row in `format` in the bytes `w`; x and out are row-major.
 ///
 /// Up to eight rows of x, W is decoded in registers and multiplied at once, so that the product is bound by the bandwidth
-/// at which W arrives. For more rows, panels of W are decoded into the packed operand of the f32 GEMM; there is never an
-/// expanded copy of W. All arithmetic is f32. The remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what
-/// `format` decodes to.
+/// at which W arrives. For more rows, panels of W are unpacked into the operand of the instruction set's GEMM; there is
+/// never an expanded copy of W.
+///
+/// With AMX that operand is bf16 (sums are f32) for every format but f32 and f64, if [`precision`] allows it; all other
+/// arithmetic is f32, and the remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what `format` decodes to.
 ///
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    matmul_packed_with(isa(), format, w, n, k, x, m, out);
+    let exact = match precision() {
+        Precision::Auto => n.saturating_mul(k) < SMALL,
+        Precision::F32 => true,
+    };
+    let isa = if exact { isa().min(Isa::Avx512) } else { isa() };
+    matmul_packed_with(isa, format, w, n, k, x, m, out);
+}
+
+/// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
+const SMALL: usize = 1 << 20;
+
+/// What products with packed weights may be computed in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// The fastest that the instruction set has: bf16 operands for matrices of a million weights and more.
+    #[default]
+    Auto,
+    /// f32 throughout.
+    F32,
+}
+
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Sets what products with packed weights are computed in from now on, in the whole process.
+pub fn set_precision(precision: Precision) {
+    EXACT.store(precision == Precision::F32, Relaxed);
+}
+
+/// What products with packed weights are computed in.
+pub fn precision() -> Precision {
+    if EXACT.load(Relaxed) { Precision::F32 } else { Precision::Auto }
 }
 
 /// [`matmul_packed`] with a given instruction set (the best below it that the CPU has).
@@ -54,6 +87,10 @@ pub fn matmul_packed_with(
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     if m > FEW {
+        #[cfg(target_arch = "x86_64")]
+        if isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
+            return crate::amx::matmul(threads, format, w, row_bytes, n, k, x, m, out);
+        }
         let x = MatRef::row_major(x, k);
         return run(isa, threads, m, n, k, x, Right::Packed { format, bytes: w, row_bytes }, out, n, false);
     }
@@ -171,8 +208,11 @@ mod tests {
                             for (i, out) in out.chunks(n).enumerate() {
                                 for (j, out) in out.iter().enumerate() {
                                     let terms = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(decoded[j * k + p]));
-                                    let bound =
-                                        (k + 2) as f64 * 2f64.powi(-24) * terms.clone().map(f64::abs).sum::<f64>();
+                                    // Both operands of AMX products are rounded to 8 bits, by 2^-8 at most.
+                                    let tiles = isa == Isa::Amx && m > FEW && format != Format::F32;
+                                    let unit = if tiles { 1.01 * 2f64.powi(-7) } else { 0.0 };
+                                    let bound = ((k + 2) as f64 * 2f64.powi(-24) + unit)
+                                        * terms.clone().map(f64::abs).sum::<f64>();
                                     let error = (f64::from(*out) - terms.sum::<f64>()).abs();
                                     assert!(error <= bound, "{isa} {} {m}×{n}×{k}: {error}", format.name());
                                 }

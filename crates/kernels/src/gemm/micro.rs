@@ -38,7 +38,7 @@ impl Kernels {
     pub fn of(isa: Isa) -> &'static Kernels {
         match isa.usable() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => &AVX512,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => &AVX512,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &AVX2,
             _ => &SCALAR,

@@ -1,0 +1,425 @@
+//! Products with AMX tiles: weights unpacked to bf16 panels that stay in the first-level cache, activations packed once.
+//!
+//! A tile is 16 rows of 64 bytes. `tdpbf16ps` adds to a 16×16 tile of f32 the product of a tile of 16 rows × 32 bf16 and one
+//! of 16 pairs × 16 columns. Weights are the left operand, because its rows are what unpacking writes, without any
+//! interleaving; activations are the right one, interleaved in pairs once per product. The result is therefore transposed,
+//! which is undone while it is copied out.
+//!
+//! A panel is [`ROWS`] rows by [`DEPTH`] columns, 16 KB: two threads that share a core find both of theirs in its L1 cache.
+//! Sums over such a part of the depth are kept in a block of f32 beside it. Deeper panels were measured slower (see
+//! ARCHITECTURE.md).
+//!
+//! Tiles are configured at the start of every task and released at its end: what a thread did before is never relied on.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use imaginal_numeric::Format;
+
+use crate::pool::{self, SharedMut};
+use crate::scratch::{Slot, with_buffer};
+use crate::unpack;
+
+/// Rows of a panel of weights, and columns (tokens) of a block of activations: two tiles.
+const ROWS: usize = 32;
+/// Depth of a panel. Every block format's length divides it.
+const DEPTH: usize = 256;
+/// Bytes from row to row of a panel: a row and a cache line, so that rows do not fall into one set of the cache.
+const PANEL_STRIDE: usize = DEPTH * 2 + 64;
+/// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
+const MAX_COLUMNS: usize = 1024;
+/// Elements of depth that one tile instruction takes.
+const STEP: usize = 32;
+
+/// Whether the CPU has AMX for bf16 (and AVX-512 for it) and the operating system lets this process use it. Asks once.
+pub(crate) fn granted() -> bool {
+    static GRANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *GRANTED.get_or_init(|| {
+        // Leaf 7, EDX: bit 22 AMX-BF16, bit 24 AMX-TILE.
+        let has = is_x86_feature_detected!("avx512bf16") && {
+            let leaf = __cpuid_count(7, 0);
+            __get_cpuid_max(0).0 >= 7 && leaf.edx >> 22 & 1 == 1 && leaf.edx >> 24 & 1 == 1
+        };
+        has && permission()
+    })
+}
+
+/// Asks Linux for the tile registers; without its consent the first tile instruction would kill the process.
+#[cfg(target_os = "linux")]
+fn permission() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILEDATA: i64 = 18;
+    let result: i64;
+    // SAFETY: a system call that only changes this process's permissions; it clobbers rcx and r11.
+    unsafe {
+        asm!("syscall", inlateout("rax") ARCH_PRCTL => result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XTILEDATA,
+            out("rcx") _, out("r11") _, options(nostack));
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permission() -> bool {
+    false
+}
+
+/// The tile configuration: palette 1, eight tiles of 16 rows × 64 bytes.
+#[repr(C, align(64))]
+struct Config([u8; 64]);
+
+const CONFIG: Config = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let mut tile = 0;
+    while tile < 8 {
+        bytes[16 + 2 * tile] = 64;
+        bytes[48 + tile] = 16;
+        tile += 1;
+    }
+    Config(bytes)
+};
+
+/// Tile registers in use by this thread, until dropped.
+struct Tiles;
+
+impl Tiles {
+    /// # Safety
+    /// [`granted`] must have said yes.
+    unsafe fn new() -> Self {
+        // SAFETY: the instruction exists by the caller's promise and reads 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
+        Tiles
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: only made where AMX exists.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// out\[m, n\] = x\[m, k\] · Wᵀ as [`matmul_packed`](crate::matmul_packed) has it, with weights and activations rounded to
+/// bf16 and sums in f32.
+///
+/// Lengths are the caller's duty: `w` is n rows of `row_bytes`, no dimension is 0.
+///
+/// # Panics
+/// If the process may not use AMX.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul(
+    threads: usize,
+    format: Format,
+    w: &[u8],
+    row_bytes: usize,
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    assert!(granted(), "AMX is not available to this process");
+    assert!(x.len() >= m * k && out.len() >= m * n && w.len() >= n * row_bytes);
+    for (x, out) in x.chunks(MAX_COLUMNS * k).zip(out.chunks_mut(MAX_COLUMNS * n)) {
+        block(threads, format, w, row_bytes, n, k, x, x.len() / k, out);
+    }
+}
+
+/// [`matmul`] for at most [`MAX_COLUMNS`] rows of x.
+#[allow(clippy::too_many_arguments)]
+fn block(
+    threads: usize,
+    format: Format,
+    w: &[u8],
+    row_bytes: usize,
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    // Tiles of 16 tokens and steps of 32 columns; what is missing is 0.
+    let (columns, depth) = (m.next_multiple_of(16), k.next_multiple_of(STEP));
+    let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
+        if threads > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
+    };
+    with_buffer(Slot::B, columns * depth / 2, |packed| {
+        let shared = SharedMut::new(&mut *packed);
+        run(columns / 16, &|t| {
+            // SAFETY: AVX-512 is there with AMX. Each task has 16 tokens of its own; the slice covers where they go in
+            // each part of the depth.
+            unsafe { pack_tokens(&x[t * 16 * k..], k, (m - t * 16).min(16), t, columns, shared.as_ptr()) }
+        });
+        let packed = packed.as_ptr().cast::<u8>() as usize;
+        let out = SharedMut::new(out);
+        run(n.div_ceil(ROWS), &|t| {
+            let first = t * ROWS;
+            let rows = ROWS.min(n - first);
+            let stride = columns + 16;
+            let panel_floats = ROWS * PANEL_STRIDE / 4;
+            with_buffer(Slot::A, panel_floats + ROWS * stride, |buffer| {
+                let (panel, sums) = buffer.split_at_mut(panel_floats);
+                if rows < ROWS {
+                    panel.fill(0.0);
+                }
+                // SAFETY: AMX is granted. Panel and sums have the sizes that `multiply` reads and writes; activations
+                // were packed in the same layout; rows `first..first + rows` lie in `w`.
+                unsafe {
+                    let tiles = Tiles::new();
+                    for p in (0..k).step_by(DEPTH) {
+                        let len = DEPTH.min(k - p);
+                        let steps = len.div_ceil(STEP);
+                        for r in 0..rows {
+                            let row = &w[(first + r) * row_bytes..][..row_bytes];
+                            let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
+                            unpack::bf16(format, row, p, len, std::slice::from_raw_parts_mut(to, steps * STEP));
+                        }
+                        let activations = (packed + p * columns * 2) as *const u8;
+                        multiply(steps, panel.as_ptr().cast(), activations, columns, sums.as_mut_ptr(), stride, p > 0);
+                    }
+                    drop(tiles);
+                    for j in (0..columns).step_by(16) {
+                        for i in (0..rows).step_by(16) {
+                            let to = out.as_ptr().add(j * n + first + i);
+                            copy_transposed(
+                                sums.as_ptr().add(i * stride + j),
+                                stride,
+                                to,
+                                n,
+                                (m - j).min(16),
+                                (rows - i).min(16),
+                            );
+                        }
+                    }
+                }
+            });
+        });
+    });
+}
+
+/// A panel times all tokens: sums (+)= panel · activations.
+///
+/// # Safety
+/// Tiles are configured; the panel has [`ROWS`] rows of `steps` steps; `activations` has `steps` steps of `columns` tokens
+/// in blocks of 32 (the last may be of 16); `sums` has [`ROWS`] rows of `stride` ≥ `columns` elements.
+unsafe fn multiply(
+    steps: usize,
+    panel: *const u8,
+    activations: *const u8,
+    columns: usize,
+    sums: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let mut j = 0;
+    while j < columns {
+        // SAFETY: within the operands by the caller's promise.
+        unsafe {
+            let (b, c) = (activations.add(j * steps * STEP * 2), sums.add(j));
+            if j + 32 <= columns {
+                two_by_two(steps, panel, b, c, stride, add);
+            } else {
+                two_by_one(steps, panel, b, c, stride, add);
+            }
+        }
+        j += 32;
+    }
+}
+
+/// Two tiles of rows by two of tokens.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline]
+unsafe fn two_by_two(steps: usize, a: *const u8, b: *const u8, c: *mut f32, stride: usize, add: bool) {
+    // SAFETY: see above. Tiles 0 to 3 hold the sums, 4 and 5 weights, 6 and 7 activations.
+    unsafe {
+        let (c1, c2, c3) = (c.add(16), c.add(16 * stride), c.add(16 * stride + 16));
+        if add {
+            asm!(
+                "tileloadd tmm0, [{c0} + {s}]", "tileloadd tmm1, [{c1} + {s}]",
+                "tileloadd tmm2, [{c2} + {s}]", "tileloadd tmm3, [{c3} + {s}]",
+                c0 = in(reg) c, c1 = in(reg) c1, c2 = in(reg) c2, c3 = in(reg) c3, s = in(reg) stride * 4,
+                options(nostack, readonly));
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a} + {sa}]",
+            "tileloadd tmm6, [{b} + {sb}]",
+            "tileloadd tmm5, [{a2} + {sa}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {sb} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 64", "add {a2}, 64", "add {b}, 2048", "dec {n}", "jnz 2b",
+            a = inout(reg) a => _, a2 = inout(reg) a.add(16 * PANEL_STRIDE) => _, b = inout(reg) b => _,
+            n = inout(reg) steps => _, sa = in(reg) PANEL_STRIDE, sb = in(reg) 64usize,
+            options(nostack, readonly));
+        asm!(
+            "tilestored [{c0} + {s}], tmm0", "tilestored [{c1} + {s}], tmm1",
+            "tilestored [{c2} + {s}], tmm2", "tilestored [{c3} + {s}], tmm3",
+            c0 = in(reg) c, c1 = in(reg) c1, c2 = in(reg) c2, c3 = in(reg) c3, s = in(reg) stride * 4,
+            options(nostack));
+    }
+}
+
+/// Two tiles of rows by one of tokens.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline]
+unsafe fn two_by_one(steps: usize, a: *const u8, b: *const u8, c: *mut f32, stride: usize, add: bool) {
+    // SAFETY: see above.
+    unsafe {
+        let c2 = c.add(16 * stride);
+        if add {
+            asm!("tileloadd tmm0, [{c0} + {s}]", "tileloadd tmm2, [{c2} + {s}]",
+                c0 = in(reg) c, c2 = in(reg) c2, s = in(reg) stride * 4, options(nostack, readonly));
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm2", options(nostack, nomem));
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a} + {sa}]",
+            "tileloadd tmm6, [{b} + {sb}]",
+            "tileloadd tmm5, [{a2} + {sa}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "add {a}, 64", "add {a2}, 64", "add {b}, 1024", "dec {n}", "jnz 2b",
+            a = inout(reg) a => _, a2 = inout(reg) a.add(16 * PANEL_STRIDE) => _, b = inout(reg) b => _,
+            n = inout(reg) steps => _, sa = in(reg) PANEL_STRIDE, sb = in(reg) 64usize,
+            options(nostack, readonly));
+        asm!("tilestored [{c0} + {s}], tmm0", "tilestored [{c2} + {s}], tmm2",
+            c0 = in(reg) c, c2 = in(reg) c2, s = in(reg) stride * 4, options(nostack));
+    }
+}
+
+/// Packs 16 tokens, of which `tokens` exist, as tiles of pairs: token block `t` of every part of the depth.
+///
+/// Part p (of [`DEPTH`] columns) starts at byte `p·columns·2`; in it each block of 32 tokens is contiguous, step by step,
+/// and of each step the tile of the first 16 tokens, then that of the second 16 if there are any.
+///
+/// # Safety
+/// The CPU has AVX-512 with BF16; `x` holds the tokens, `k` elements apart; `dst` has room for all parts.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
+    let first = t / 2 * 32;
+    let width = 32.min(columns - first); // tokens of the block of 32 that this one is in
+    for p in (0..k).step_by(DEPTH) {
+        let steps = DEPTH.min(k - p).div_ceil(STEP);
+        for s in 0..steps {
+            let at = p + s * STEP;
+            let mut rows = [_mm512_setzero_si512(); 16];
+            for (i, row) in rows.iter_mut().enumerate().take(tokens) {
+                let from = &x[i * k + at..i * k + k];
+                let bits = if from.len() >= STEP { u32::MAX } else { (1 << from.len()) - 1 };
+                // SAFETY: masked lanes are not read.
+                let (low, high) = unsafe {
+                    let from = from.as_ptr();
+                    (
+                        _mm512_maskz_loadu_ps(bits as u16, from),
+                        _mm512_maskz_loadu_ps((bits >> 16) as u16, from.wrapping_add(16)),
+                    )
+                };
+                *row = to_bf16(low, high);
+            }
+            let tile = p * columns * 2 + first * steps * STEP * 2 + s * width * 64 + t % 2 * 1024;
+            for (i, row) in transpose16(rows).into_iter().enumerate() {
+                // SAFETY: the tile lies in `dst` by the caller's promise.
+                unsafe { _mm512_storeu_si512(dst.byte_add(tile + i * 64).cast(), row) };
+            }
+        }
+    }
+}
+
+/// 32 numbers rounded to bf16, nearest even.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(crate) fn to_bf16(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the same 512 bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// Writes the transpose of a 16×16 block (`rows` × `columns` of it) of f32.
+///
+/// # Safety
+/// The CPU has AVX-512; 16 whole rows can be read, `columns` rows of `rows` elements... see the arguments: `src` holds 16
+/// rows, `src_stride` elements apart; `dst` takes `tokens` rows of `count` elements, `dst_stride` apart.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn copy_transposed(
+    src: *const f32,
+    src_stride: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+    tokens: usize,
+    count: usize,
+) {
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: readable by the caller's promise.
+        *row = unsafe { _mm512_loadu_si512(src.add(i * src_stride).cast()) };
+    }
+    let mask = if count >= 16 { u16::MAX } else { (1 << count) - 1 };
+    for (i, row) in transpose16(rows).into_iter().enumerate().take(tokens) {
+        // SAFETY: writable by the caller's promise; masked lanes are not written.
+        unsafe { _mm512_mask_storeu_epi32(dst.add(i * dst_stride).cast(), mask, row) };
+    }
+}
+
+/// The transpose of 16 rows of 16 words of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = r;
+    // Pairs of words, then quads, within 128-bit lanes.
+    for i in 0..8 {
+        a[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        a[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    let mut b = a;
+    for i in 0..4 {
+        b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+        b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+    }
+    // b[4q + c] holds in its lane l column 4l + c of rows 4q..4q + 4. Then lanes are exchanged.
+    let mut out = b;
+    for c in 0..4 {
+        let low01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[c], b[4 + c]); // lanes 0, 2 of both
+        let high01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[c], b[4 + c]); // lanes 1, 3
+        let low23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[8 + c], b[12 + c]);
+        let high23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[8 + c], b[12 + c]);
+        out[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23);
+        out[8 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23);
+        out[4 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23);
+        out[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_sixteen_rows() {
+        if !granted() {
+            return;
+        }
+        let src: Vec<f32> = (0..16 * 20).map(|i| i as f32).collect();
+        let mut dst = vec![-1.0f32; 16 * 24];
+        // SAFETY: AVX-512 is there with AMX; the buffers hold 16 rows of 16.
+        unsafe { copy_transposed(src.as_ptr(), 20, dst.as_mut_ptr(), 24, 15, 13) };
+        for i in 0..16 {
+            for j in 0..24 {
+                let expected = if i < 15 && j < 13 { (j * 20 + i) as f32 } else { -1.0 };
+                assert_eq!(dst[i * 24 + j], expected, "{i} {j}");
+            }
+        }
+    }
+}

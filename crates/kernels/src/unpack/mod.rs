@@ -1,0 +1,96 @@
+//! Rows of weights in any format, unpacked to bf16: the operand of the AMX product.
+//!
+//! Formats with few distinct values per block are unpacked by lookup: the block's possible values are computed once in f32,
+//! rounded to bf16, and one `vpermw` fetches 32 elements at a time. A value is rounded once, from the f32 that
+//! [`Format::decode`] gives or from one fused multiply-add of the same terms.
+
+mod blocks;
+
+use std::arch::x86_64::*;
+
+use imaginal_numeric::Format;
+
+use crate::amx::to_bf16;
+use crate::scratch::{Slot, with_buffer};
+
+/// Unpacks columns `first..first + len` of `row` into `dst`, whose rest is set to 0.
+///
+/// # Safety
+/// The CPU must have AVX-512 (F, BW, DQ, VL) and its BF16.
+///
+/// # Panics
+/// If the range does not begin at a block, or a slice is too short.
+pub(crate) unsafe fn bf16(format: Format, row: &[u8], first: usize, len: usize, dst: &mut [u16]) {
+    let range = (format.bytes_for(first), format.bytes_for(len));
+    let (Some(skip), Some(bytes)) = range else { panic!("columns {first}.. are no whole {format} blocks") };
+    let src = &row[skip..skip + bytes];
+    let (dst, rest) = dst.split_at_mut(len);
+    rest.fill(0);
+    // SAFETY: the instructions are there by the caller's promise.
+    unsafe {
+        match format {
+            Format::BF16 => {
+                for (d, s) in dst.iter_mut().zip(src.as_chunks::<2>().0) {
+                    *d = u16::from_le_bytes(*s);
+                }
+            }
+            Format::F16 => f16(src, dst),
+            Format::F32 => f32s(src, dst),
+            _ => match blocks::kernel(format) {
+                Some(kernel) => kernel(src, dst),
+                None => with_buffer(Slot::Rows, len, |floats| {
+                    (format.info().decode)(src, floats);
+                    round(floats, dst);
+                }),
+            },
+        }
+    }
+}
+
+/// Rounds f32 to bf16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn round(src: &[f32], dst: &mut [u16]) {
+    for (s, d) in src.chunks(32).zip(dst.chunks_mut(32)) {
+        let bits = if s.len() == 32 { u32::MAX } else { (1 << s.len()) - 1 };
+        // SAFETY: masked lanes are neither read nor written; both chunks have the same length.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(bits as u16, s.as_ptr());
+            let high = _mm512_maskz_loadu_ps((bits >> 16) as u16, s.as_ptr().wrapping_add(16));
+            _mm512_mask_storeu_epi16(d.as_mut_ptr().cast(), bits, to_bf16(low, high));
+        }
+    }
+}
+
+/// Rounds f32 from a file's bytes, which may have any alignment.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn f32s(src: &[u8], dst: &mut [u16]) {
+    for (s, d) in src.chunks(128).zip(dst.chunks_mut(32)) {
+        let bits = if d.len() == 32 { u32::MAX } else { (1 << d.len()) - 1 };
+        assert!(s.len() >= 4 * d.len());
+        // SAFETY: as in `round`.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(bits as u16, s.as_ptr().cast());
+            let high = _mm512_maskz_loadu_ps((bits >> 16) as u16, s.as_ptr().cast::<f32>().wrapping_add(16));
+            _mm512_mask_storeu_epi16(d.as_mut_ptr().cast(), bits, to_bf16(low, high));
+        }
+    }
+}
+
+/// Rounds binary16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn f16(src: &[u8], dst: &mut [u16]) {
+    for (s, d) in src.chunks(64).zip(dst.chunks_mut(32)) {
+        let bits = if d.len() == 32 { u32::MAX } else { (1 << d.len()) - 1 };
+        assert!(s.len() >= 2 * d.len());
+        // SAFETY: as in `round`.
+        unsafe {
+            let both = _mm512_maskz_loadu_epi16(bits, s.as_ptr().cast());
+            let low = _mm512_cvtph_ps(_mm512_castsi512_si256(both));
+            let high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(both));
+            _mm512_mask_storeu_epi16(d.as_mut_ptr().cast(), bits, to_bf16(low, high));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
