@@ -86,6 +86,11 @@ pub fn matmul_packed_with(
         return out.fill(0.0);
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
+    #[cfg(target_arch = "x86_64")]
+    if isa.usable() >= Isa::Avx512Vnni && (m <= FEW || isa.usable() < Isa::Amx) && crate::bytes::supported(format) {
+        // SAFETY: the instruction set is there.
+        return unsafe { crate::bytes::matmul(threads, format, w, row_bytes, n, k, x, m, out) };
+    }
     if m > FEW {
         #[cfg(target_arch = "x86_64")]
         if isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
@@ -208,11 +213,20 @@ mod tests {
                             for (i, out) in out.chunks(n).enumerate() {
                                 for (j, out) in out.iter().enumerate() {
                                     let terms = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(decoded[j * k + p]));
-                                    // Both operands of AMX products are rounded to 8 bits, by 2^-8 at most.
-                                    let tiles = isa == Isa::Amx && m > FEW && format != Format::F32;
-                                    let unit = if tiles { 1.01 * 2f64.powi(-7) } else { 0.0 };
-                                    let bound = ((k + 2) as f64 * 2f64.powi(-24) + unit)
-                                        * terms.clone().map(f64::abs).sum::<f64>();
+                                    let weights = (0..k).map(|p| f64::from(decoded[j * k + p]).abs()).sum::<f64>();
+                                    // Both operands of AMX products are rounded to 8 bits, by 2^-8 at most; products
+                                    // of bytes round x, whose magnitude is at most 1, to 127 steps.
+                                    let few = m <= FEW || isa < Isa::Amx;
+                                    let rounding = match (isa, format.block_len()) {
+                                        (Isa::Avx512Vnni | Isa::Amx, 2..) if few => weights * 0.501 / 127.0,
+                                        (Isa::Amx, _) if !few && format != Format::F32 => {
+                                            weights * 1.01 * 2f64.powi(-7)
+                                        }
+                                        _ => 0.0,
+                                    };
+                                    let bound =
+                                        (k + 2) as f64 * 2f64.powi(-24) * terms.clone().map(f64::abs).sum::<f64>()
+                                            + rounding;
                                     let error = (f64::from(*out) - terms.sum::<f64>()).abs();
                                     assert!(error <= bound, "{isa} {} {m}×{n}×{k}: {error}", format.name());
                                 }

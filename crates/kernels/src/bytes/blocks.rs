@@ -1,0 +1,368 @@
+//! Reading 256 weights of each block format. The layouts are described in `numeric`'s file of each format.
+
+use std::arch::x86_64::*;
+
+use imaginal_numeric::Format;
+
+use super::{Activations, CHUNK, Row, Weights, add};
+
+/// Whether there is a kernel for the format.
+pub(crate) fn supported(format: Format) -> bool {
+    kernel(format).is_some()
+}
+
+/// The kernel of a format.
+pub(super) fn kernel(format: Format) -> Option<Row> {
+    Some(match format {
+        Format::Q4_0 => q4_0,
+        Format::Q4_1 => q4_1,
+        Format::Q5_0 => q5_0,
+        Format::Q5_1 => q5_1,
+        Format::Q8_0 => q8_0,
+        Format::Q2_K => q2_k,
+        Format::Q3_K => q3_k,
+        Format::Q4_K => q4_k,
+        Format::Q5_K => q5_k,
+        Format::Q6_K => q6_k,
+        Format::IQ4_NL => iq4_nl,
+        Format::IQ4_XS => iq4_xs,
+        Format::MXFP4 => mxfp4,
+        _ => return None,
+    })
+}
+
+/// Defines functions compiled with AVX-512-VNNI.
+macro_rules! vnni {
+    ($($(#[$doc:meta])* fn $name:ident $(<const $c:ident: usize>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn $name $(<const $c: usize>)? ($($arg: $ty),*) $(-> $ret)? $body
+    )*};
+}
+
+/// Defines the kernel of a format from what reads 256 of its weights, `$bytes` long.
+macro_rules! kernels {
+    ($($(#[$doc:meta])* fn $name:ident($block:ident: [$bytes:literal]) $body:block)*) => {$(
+        $(#[$doc])*
+        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn $name(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+            #[inline]
+            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            fn read($block: &[u8; $bytes]) -> Weights $body
+
+            #[inline]
+            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            fn tokens<const M: usize>(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+                let mut acc = [_mm512_setzero_ps(); M];
+                let (whole, rest) = row.as_chunks::<$bytes>();
+                for (i, block) in whole.iter().enumerate() {
+                    // Rows follow each other: what comes in a while is on its way when it is asked for.
+                    _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048).cast());
+                    if $bytes > 64 {
+                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64).cast());
+                    }
+                    if $bytes > 128 {
+                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 128).cast());
+                    }
+                    add(read(block), x, i, stride, &mut acc);
+                }
+                if k % CHUNK != 0 {
+                    // Blocks of zeros are weights of zero or meet activations of zero.
+                    let mut last = [0; $bytes];
+                    last[..rest.len()].copy_from_slice(rest);
+                    add(read(&last), x, whole.len(), stride, &mut acc);
+                }
+                for (out, acc) in out.iter_mut().zip(acc) {
+                    *out = _mm512_reduce_add_ps(acc);
+                }
+            }
+
+            let mut done = 0;
+            while done < out.len() {
+                let (x, out) = (&x[done * stride..], &mut out[done..]);
+                done += match out.len() {
+                    16.. => {
+                        tokens::<16>(row, k, x, stride, out);
+                        16
+                    }
+                    8.. => {
+                        tokens::<8>(row, k, x, stride, out);
+                        8
+                    }
+                    4.. => {
+                        tokens::<4>(row, k, x, stride, out);
+                        4
+                    }
+                    2.. => {
+                        tokens::<2>(row, k, x, stride, out);
+                        2
+                    }
+                    _ => {
+                        tokens::<1>(row, k, x, stride, out);
+                        1
+                    }
+                };
+            }
+        }
+    )*};
+}
+
+vnni! {
+    /// The binary16 number at byte `at`.
+    fn half(block: &[u8], at: usize) -> f32 {
+        let bits = u16::from_le_bytes([block[at], block[at + 1]]);
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    }
+
+    /// Eight numbers, each twice.
+    fn twice(x: __m256) -> __m512 {
+        let each = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        _mm512_permutexvar_ps(each, _mm512_castps256_ps512(x))
+    }
+
+    /// The binary16 numbers at byte `AT` of eight blocks of `stride` bytes, each twice.
+    fn halves(blocks: &[u8], stride: usize, at: usize) -> __m512 {
+        let h = |i: usize| i16::from_le_bytes([blocks[i * stride + at], blocks[i * stride + at + 1]]);
+        twice(_mm256_cvtph_ps(_mm_setr_epi16(h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7))))
+    }
+
+    /// Two runs of 16 bytes as 64 numbers of four bits: the low halves of the first run, its high halves, then the second.
+    fn nibbles(blocks: &[u8], first: usize, second: usize) -> __m512i {
+        let (first, second) = (&blocks[first..first + 16], &blocks[second..second + 16]);
+        // SAFETY: 16 bytes each.
+        let (a, b) = unsafe {
+            (_mm_loadu_si128(first.as_ptr().cast()), _mm_loadu_si128(second.as_ptr().cast()))
+        };
+        let both = _mm512_inserti64x4::<1>(
+            _mm512_castsi256_si512(_mm256_broadcastsi128_si256(a)),
+            _mm256_broadcastsi128_si256(b),
+        );
+        let shift = _mm512_inserti64x4::<1>(
+            _mm512_castsi256_si512(_mm256_setr_epi64x(0, 0, 0x0004_0004_0004_0004, 0x0004_0004_0004_0004)),
+            _mm256_setr_epi64x(0, 0, 0x0004_0004_0004_0004, 0x0004_0004_0004_0004),
+        );
+        _mm512_and_si512(_mm512_srlv_epi16(both, shift), _mm512_set1_epi8(15))
+    }
+
+    /// 32 bytes, twice.
+    fn pair(block: &[u8], at: usize) -> __m512i {
+        let bytes = &block[at..at + 32];
+        // SAFETY: 32 bytes.
+        _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
+    }
+
+    /// Two vectors of 32 bytes, all of one value each.
+    fn split(low: i8, high: i8) -> __m512i {
+        _mm512_inserti64x4::<1>(_mm512_set1_epi8(low), _mm256_set1_epi8(high))
+    }
+
+    /// Words shifted right: the lower half of the register by `low`, the upper by `high`.
+    fn shift(x: __m512i, low: i16, high: i16) -> __m512i {
+        _mm512_srlv_epi16(x, _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high)))
+    }
+
+    /// Four times 64 numbers of four bits from eight blocks of `stride` bytes, whose numbers begin at byte `at`.
+    fn nibbles_of_eight(blocks: &[u8], stride: usize, at: usize) -> [__m512i; 4] {
+        [
+            nibbles(blocks, at, stride + at),
+            nibbles(blocks, 2 * stride + at, 3 * stride + at),
+            nibbles(blocks, 4 * stride + at, 5 * stride + at),
+            nibbles(blocks, 6 * stride + at, 7 * stride + at),
+        ]
+    }
+
+    /// Adds 16 where the bit of four bytes at `at` of each block is set.
+    fn fifth_of_eight(q: [__m512i; 4], blocks: &[u8], stride: usize, at: usize) -> [__m512i; 4] {
+        let bits = |i: usize| {
+            let at = i * stride + at;
+            u64::from(u32::from_le_bytes([blocks[at], blocks[at + 1], blocks[at + 2], blocks[at + 3]]))
+        };
+        let mut q = q;
+        for (i, q) in q.iter_mut().enumerate() {
+            let mask = bits(2 * i) | bits(2 * i + 1) << 32;
+            *q = _mm512_mask_add_epi8(*q, mask, *q, _mm512_set1_epi8(16));
+        }
+        q
+    }
+
+    /// The weights whose scales are known and whose minima are a multiple of the scales.
+    fn shifted(q: [__m512i; 4], scale: __m512, offset: f32) -> Weights {
+        Weights { q, scale, min: _mm512_mul_ps(scale, _mm512_set1_ps(offset)) }
+    }
+
+    /// Looks numbers of four bits up.
+    fn look_up(q: [__m512i; 4], table: __m128i) -> [__m512i; 4] {
+        let table = _mm512_broadcast_i32x4(table);
+        let mut q = q;
+        for q in &mut q {
+            *q = _mm512_shuffle_epi8(table, *q);
+        }
+        q
+    }
+
+    /// The values of iq4_nl and iq4_xs, 128 larger.
+    fn nonlinear() -> __m128i {
+        _mm_setr_epi8(
+            1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15)
+    }
+
+    /// Scales and minima of a q4_k or q5_k block, eight each, each twice.
+    fn scales_k4(block: &[u8]) -> (__m512, __m512) {
+        let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        let (a, b, c) = (word(4), word(8), word(12));
+        // Four scales or minima in the bytes of each word.
+        let scales = u64::from(a & 0x3f3f_3f3f) | u64::from(c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4) << 32;
+        let minima = u64::from(b & 0x3f3f_3f3f) | u64::from(c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4) << 32;
+        let floats = |x: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(x as i64)));
+        let scale = _mm256_mul_ps(floats(scales), _mm256_set1_ps(half(block, 0)));
+        let min = _mm256_mul_ps(floats(minima), _mm256_set1_ps(-half(block, 2)));
+        (twice(scale), twice(min))
+    }
+}
+
+kernels! {
+    fn q4_0(blocks: [144]) {
+        shifted(nibbles_of_eight(blocks, 18, 2), halves(blocks, 18, 0), -8.0)
+    }
+
+    fn q4_1(blocks: [160]) {
+        Weights { q: nibbles_of_eight(blocks, 20, 4), scale: halves(blocks, 20, 0), min: halves(blocks, 20, 2) }
+    }
+
+    fn q5_0(blocks: [176]) {
+        shifted(fifth_of_eight(nibbles_of_eight(blocks, 22, 6), blocks, 22, 2), halves(blocks, 22, 0), -16.0)
+    }
+
+    fn q5_1(blocks: [192]) {
+        let q = fifth_of_eight(nibbles_of_eight(blocks, 24, 8), blocks, 24, 4);
+        Weights { q, scale: halves(blocks, 24, 0), min: halves(blocks, 24, 2) }
+    }
+
+    fn q8_0(blocks: [272]) {
+        let mut q = [_mm512_setzero_si512(); 4];
+        for (i, q) in q.iter_mut().enumerate() {
+            let (a, b) = (&blocks[68 * i + 2..68 * i + 34], &blocks[68 * i + 36..68 * i + 68]);
+            // SAFETY: 32 bytes each.
+            let (a, b) = unsafe { (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) };
+            let signed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+            *q = _mm512_xor_si512(signed, _mm512_set1_epi8(-128));
+        }
+        shifted(q, halves(blocks, 34, 0), -128.0)
+    }
+
+    fn q2_k(block: [84]) {
+        // SAFETY: 16 bytes of the block.
+        let both = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(block.as_ptr().cast()) });
+        let low = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+        let high = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both));
+        let three = _mm512_set1_epi8(3);
+        let (a, b) = (pair(block, 16), pair(block, 48));
+        Weights {
+            q: [
+                _mm512_and_si512(shift(a, 0, 2), three),
+                _mm512_and_si512(shift(a, 4, 6), three),
+                _mm512_and_si512(shift(b, 0, 2), three),
+                _mm512_and_si512(shift(b, 4, 6), three),
+            ],
+            scale: _mm512_mul_ps(low, _mm512_set1_ps(half(block, 80))),
+            min: _mm512_mul_ps(high, _mm512_set1_ps(-half(block, 82))),
+        }
+    }
+
+    fn q3_k(block: [110]) {
+        let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        let (a, b, c) = (word(96), word(100), word(104));
+        // Sixteen scales of six bits: four in the bytes of each word.
+        let (four, two) = (0x0f0f_0f0f, 0x0303_0303);
+        let scales = _mm_setr_epi32(
+            (a & four | (c & two) << 4) as i32,
+            (b & four | (c >> 2 & two) << 4) as i32,
+            (a >> 4 & four | (c >> 4 & two) << 4) as i32,
+            (b >> 4 & four | (c >> 6 & two) << 4) as i32,
+        );
+        let scales = _mm512_sub_epi32(_mm512_cvtepu8_epi32(scales), _mm512_set1_epi32(32));
+        let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(half(block, 108)));
+        let three = _mm512_set1_epi8(3);
+        let (a, b, high) = (pair(block, 32), pair(block, 64), pair(block, 0));
+        let third = |q: __m512i, bits: __m512i| {
+            let q = _mm512_and_si512(q, three);
+            _mm512_mask_add_epi8(q, _mm512_test_epi8_mask(high, bits), q, _mm512_set1_epi8(4))
+        };
+        let q = [
+            third(shift(a, 0, 2), split(1, 2)),
+            third(shift(a, 4, 6), split(4, 8)),
+            third(shift(b, 0, 2), split(16, 32)),
+            third(shift(b, 4, 6), split(64, -128)),
+        ];
+        shifted(q, scale, -4.0)
+    }
+
+    fn q4_k(block: [144]) {
+        let (scale, min) = scales_k4(block);
+        let q = |g: usize| _mm512_and_si512(shift(pair(block, 16 + 32 * g), 0, 4), _mm512_set1_epi8(15));
+        Weights { q: [q(0), q(1), q(2), q(3)], scale, min }
+    }
+
+    fn q5_k(block: [176]) {
+        let (scale, min) = scales_k4(block);
+        let high = pair(block, 16);
+        let q = |g: usize, bits: __m512i| {
+            let q = _mm512_and_si512(shift(pair(block, 48 + 32 * g), 0, 4), _mm512_set1_epi8(15));
+            _mm512_mask_add_epi8(q, _mm512_test_epi8_mask(high, bits), q, _mm512_set1_epi8(16))
+        };
+        let q = [q(0, split(1, 2)), q(1, split(4, 8)), q(2, split(16, 32)), q(3, split(64, -128))];
+        Weights { q, scale, min }
+    }
+
+    fn q6_k(block: [210]) {
+        // SAFETY: 16 bytes of the block.
+        let scales = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) });
+        let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(half(block, 208)));
+        let (four, two) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
+        let mut q = [_mm512_setzero_si512(); 4];
+        for n in 0..2 {
+            let low = &block[64 * n..64 * n + 64];
+            // SAFETY: 64 bytes.
+            let low = unsafe { _mm512_loadu_si512(low.as_ptr().cast()) };
+            let high = pair(block, 128 + 32 * n);
+            let left = _mm512_inserti64x4::<1>(_mm512_set1_epi16(4), _mm256_set1_epi16(2));
+            let first = _mm512_and_si512(_mm512_sllv_epi16(high, left), two);
+            let second = _mm512_and_si512(shift(high, 0, 2), two);
+            q[2 * n] = _mm512_or_si512(_mm512_and_si512(low, four), first);
+            q[2 * n + 1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16::<4>(low), four), second);
+        }
+        shifted(q, scale, -32.0)
+    }
+
+    fn iq4_nl(blocks: [144]) {
+        shifted(look_up(nibbles_of_eight(blocks, 18, 2), nonlinear()), halves(blocks, 18, 0), -128.0)
+    }
+
+    fn iq4_xs(block: [136]) {
+        let high = u16::from_le_bytes([block[2], block[3]]);
+        let low = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
+        // Eight scales: four bits of `low`, two of `high`.
+        let counts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+        let low = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(low as i32), counts), _mm256_set1_epi32(15));
+        let counts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+        let high = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(i32::from(high)), counts), _mm256_set1_epi32(3));
+        let scales = _mm256_sub_epi32(_mm256_or_si256(low, _mm256_slli_epi32::<4>(high)), _mm256_set1_epi32(32));
+        let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(scales), _mm256_set1_ps(half(block, 0)));
+        shifted(look_up(nibbles_of_eight(block, 16, 8), nonlinear()), twice(scale), -128.0)
+    }
+
+    fn mxfp4(blocks: [136]) {
+        // Half of 2^(e - 127); the two smallest are subnormal.
+        let scale = |i: usize| {
+            let e = u32::from(blocks[17 * i]);
+            (if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 }) as i32
+        };
+        let scales = _mm256_castsi256_ps(_mm256_setr_epi32(
+            scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7),
+        ));
+        // Twice the values of a 4-bit float (E2M1), 12 larger.
+        let table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+        shifted(look_up(nibbles_of_eight(blocks, 17, 1), table), twice(scales), -12.0)
+    }
+}
