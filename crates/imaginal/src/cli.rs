@@ -62,6 +62,10 @@ enum Command {
     Logits(commands::logits::Logits),
     /// Measure the bits per byte that a model needs for text files
     Perplexity(commands::perplexity::Perplexity),
+    /// Write a model file with its weights in another number format
+    Morph(commands::morph::Morph),
+    /// List the number formats: bits, error, and the kernels this CPU uses
+    Formats(commands::formats::Formats),
     /// List what this build knows
     List(commands::list::List),
     /// Measure tokens per second
@@ -96,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Tokenize(v) => v.run(c),
         Command::Logits(v) => v.run(c),
         Command::Perplexity(v) => v.run(c),
+        Command::Morph(v) => v.run(c),
+        Command::Formats(v) => v.run(c),
         Command::List(v) => v.run(c),
         Command::Bench(v) => v.run(c),
         Command::Generate(v) => v.run(),

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use imaginal_files::Gguf;
+use imaginal_kernels::packed::{Precision, set_precision};
 use imaginal_models::{LoadOptions, Loaded};
 use imaginal_numeric::Format;
 use imaginal_tensor::Device;
-
-use imaginal_kernels::packed::{Precision, set_precision};
 
 use crate::cli::{Common, Compute, Failure};
 
@@ -47,6 +47,20 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
         Compute::Bf16 => loaded.model.morph(Format::BF16, false)?,
     }
     Ok(loaded)
+}
+
+/// The GGUF file of that name, for what looks at the file itself.
+///
+/// # Errors
+/// There is no such file, or it is no GGUF file.
+pub fn gguf(name: &str) -> Result<Gguf, Failure> {
+    if Path::new(name).exists() {
+        Ok(Gguf::open(name, Default::default())?)
+    } else if name == DEFAULT {
+        Ok(Gguf::from_bytes(DEFAULT, DEFAULT_BYTES)?)
+    } else {
+        Err(unknown(name).into())
+    }
 }
 
 /// What to say of a name that is no model.

@@ -119,6 +119,33 @@ pub fn matmul_packed_with(
     }
 }
 
+/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
+/// weights, and all with [`Precision::F32`], take the f32 ways.
+pub fn kernels(format: Format) -> (&'static str, &'static str) {
+    let isa = isa().usable();
+    let registers = Kind::of(format).is_some();
+    let mut few = if registers { "f32 registers" } else { "f32 rows" };
+    let mut many = "f32 panels";
+    if isa >= Isa::Avx512Vnni && bytes_supported(format) {
+        few = "byte dots";
+        many = "byte dots";
+    }
+    if isa == Isa::Amx && format != Format::F32 && format != Format::F64 {
+        many = "bf16 tiles";
+    }
+    (few, many)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn bytes_supported(format: Format) -> bool {
+    crate::bytes::supported(format)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn bytes_supported(_: Format) -> bool {
+    false
+}
+
 /// Decodes columns `depth` of rows `rows` into `dst`, row-major. The range must begin and end at block borders.
 ///
 /// # Panics

@@ -22,6 +22,7 @@ mod decoder;
 mod error;
 mod fields;
 mod load;
+pub mod morph;
 mod save;
 mod state;
 mod tensors;

@@ -9,6 +9,7 @@ use imaginal_numeric::Format;
 use imaginal_tensor::{Device, Tensor, no_grad};
 
 use crate::blocks::BlockConfig;
+use crate::morph::RECIPES;
 use crate::tensors::{Map, TensorSpec, row_order};
 use crate::{Error, Model, Result};
 
@@ -79,13 +80,9 @@ impl Model {
     fn plan(&self, tokenizer: Option<&Tokenizer>, options: &SaveOptions) -> Result<(Metadata, Vec<Planned>)> {
         let config = self.config();
         let mut metadata = config.to_gguf()?;
-        let file_type: u32 = match options.format {
-            Format::F32 => 0,
-            Format::F16 => 1,
-            Format::Q4_0 => 2,
-            Format::Q8_0 => 7,
-            Format::BF16 => 32,
-            other => return Err(Error::Argument(format!("models are not written in {other}"))),
+        let file_type = RECIPES.iter().find(|r| r.base == options.format).and_then(|r| r.file_type);
+        let Some(file_type) = file_type else {
+            return Err(Error::Argument(format!("models are not written in {}", options.format)));
         };
         metadata.push(("general.file_type".into(), file_type.into()));
         if options.format.block_len() > 1 {

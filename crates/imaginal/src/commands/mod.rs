@@ -1,8 +1,10 @@
 //! The verbs, a file each: arguments, and what they do with the library.
 
 pub(crate) mod bench;
+pub(crate) mod formats;
 pub(crate) mod list;
 pub(crate) mod logits;
+pub(crate) mod morph;
 pub(crate) mod perplexity;
 pub(crate) mod reference;
 pub(crate) mod run;

@@ -80,12 +80,8 @@ impl Show {
 
     /// The file, where the model is one GGUF file.
     fn gguf(&self) -> Result<Option<Gguf>, Failure> {
-        let path = Path::new(&self.model);
-        Ok(match (path.is_file(), self.model == find::DEFAULT) {
-            (true, _) => Some(Gguf::open(path, Default::default())?),
-            (false, true) => Some(Gguf::from_bytes(find::DEFAULT, find::default_model())?),
-            _ => None,
-        })
+        // A directory has none.
+        if Path::new(&self.model).is_dir() { Ok(None) } else { find::gguf(&self.model).map(Some) }
     }
 }
 

@@ -143,10 +143,10 @@ fn add<const M: usize>(w: Weights, x: &[Activations], at: usize, stride: usize, 
         unsafe {
             let scale = _mm512_mul_ps(w.scale, _mm512_load_ps(x.scale.as_ptr()));
             *acc = _mm512_fmadd_ps(w.min, _mm512_load_ps(x.sum.as_ptr()), *acc);
-            for i in 0..4 {
-                let q = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
-                let dots = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w.q[i], q));
-                *acc = _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(spread[i], scale), *acc);
+            for (i, (q, spread)) in w.q.into_iter().zip(spread).enumerate() {
+                let x = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
+                let dots = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q, x));
+                *acc = _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(spread, scale), *acc);
             }
         }
     }
