@@ -111,3 +111,28 @@ fn completions_and_man_pages_come_from_the_same_definition() {
     assert!(imaginal(&["generate", "--man", dir.path().to_str().unwrap()]).status.success());
     assert!(std::fs::read_to_string(dir.path().join("imaginal-run.1")).unwrap().contains("temperature"));
 }
+
+#[test]
+fn a_morphed_model_runs_and_formats_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let out = path("q5.gguf");
+    let told = json(&imaginal(&["morph", "default", "q5_1", &out, "--json"]));
+    assert!(told["bits_per_weight"].as_f64().unwrap() < 8.0, "{told}");
+    assert!(told["tensors"].as_array().unwrap().iter().any(|t| t["to"] == "q5_1" && t["from"] == "q8_0"));
+    let ran = imaginal(&["run", &out, "-p", "pub fn parse(", "-n", "20", "--temperature", "0"]);
+    assert!(ran.status.success() && ran.stdout.len() > 20);
+
+    // A model is not destroyed by being written over itself, nor does an unknown format make a file.
+    let before = std::fs::read(&out).unwrap();
+    assert_eq!(imaginal(&["morph", &out, "f16", &out]).status.code(), Some(1));
+    assert_eq!(std::fs::read(&out).unwrap(), before);
+    let unknown = imaginal(&["morph", "default", "q9", &path("q9.gguf")]);
+    assert!(unknown.status.code() == Some(1) && text(&unknown.stderr).contains("q4_k_m"));
+    assert!(!dir.path().join("q9.gguf").exists());
+
+    let formats = json(&imaginal(&["formats", "--json"]));
+    let row = |name: &str| formats["formats"].as_array().unwrap().iter().find(|f| f["name"] == name).unwrap().clone();
+    assert_eq!(row("q4_k")["bits"], 4.5);
+    assert!(row("q4_k")["relative_rmse"].as_f64().unwrap() < row("q3_k")["relative_rmse"].as_f64().unwrap());
+}
