@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use imaginal_kernels::{MatRef, gemm, gemm_batch, isa, matmul_packed, pool};
+use imaginal_kernels::{MatRef, gemm, gemm_batch, isa, matmul_packed, memory, pool};
 use imaginal_numeric::Format;
 
 /// Which operands lie transposed: a as rows of k (N) or of m (T), b as rows of n (N) or of k (T).
@@ -61,9 +61,9 @@ fn main() {
         if !name.contains(&only) {
             continue;
         }
-        let a = vec![0.5f32; batch * m * k];
-        let b = vec![0.25f32; batch * n * k];
-        let mut c = vec![0.0f32; batch * m * n];
+        let a = buffer(batch * m * k, 0.5f32);
+        let b = buffer(batch * n * k, 0.25f32);
+        let mut c = buffer(batch * m * n, 0.0f32);
         let at = if kind.starts_with('t') { MatRef::row_major(&a, m).t() } else { MatRef::row_major(&a, k) };
         let bt = if kind.ends_with('t') { MatRef::row_major(&b, k).t() } else { MatRef::row_major(&b, n) };
         let best = time(seconds, || {
@@ -84,13 +84,21 @@ fn main() {
                 continue;
             }
             let mut w = vec![0u8; format.bytes_for(n * k).expect("whole blocks")];
-            format.encode(&vec![0.5; n * k], &mut w).expect("a format that holds fractions");
-            let x = vec![0.5f32; m * k];
-            let mut out = vec![0.0f32; m * n];
+            format.encode(&buffer(n * k, 0.5), &mut w).expect("a format that holds fractions");
+            let x = buffer(m * k, 0.5f32);
+            let mut out = buffer(m * n, 0.0f32);
             let best = time(seconds, || matmul_packed(format, &w, n, k, &x, m, &mut out));
             println!("{name} {:.1} GFLOP/s {:.1} GB/s", 2e-9 * (m * n * k) as f64 / best, 1e-9 * w.len() as f64 / best);
         }
     }
+}
+
+/// Memory as tensors have it.
+fn buffer(len: usize, value: f32) -> Vec<f32> {
+    let mut data = Vec::<f32>::with_capacity(len);
+    memory::prefer_large_pages(data.as_ptr().cast(), len * size_of::<f32>());
+    data.resize(len, value);
+    data
 }
 
 /// The shortest of as many runs as fit in the time, after one to warm up.

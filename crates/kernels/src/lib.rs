@@ -9,6 +9,7 @@ mod amx;
 mod bytes;
 pub mod gemm;
 pub mod isa;
+pub mod memory;
 pub mod packed;
 pub mod pool;
 mod scratch;

@@ -31,7 +31,9 @@ pub(crate) fn with_buffer<R>(slot: Slot, len: usize, f: impl FnOnce(&mut [f32]) 
     let lines = len.div_ceil(16);
     let mut buffer = BUFFERS.with_borrow_mut(|b| std::mem::take(&mut b[slot as usize]));
     if buffer.len() < lines {
-        buffer = Vec::new(); // the old contents need no copying
+        drop(buffer); // the old contents need no copying
+        buffer = Vec::with_capacity(lines);
+        crate::memory::prefer_large_pages(buffer.as_ptr().cast(), lines * size_of::<Line>());
         buffer.resize(lines, Line([0.0; 16]));
     }
     // SAFETY: a `Line` is 16 f32 without padding, and `lines` of them are initialised.

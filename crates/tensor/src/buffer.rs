@@ -83,7 +83,9 @@ impl Buffer {
                 return Buffer { lines, len };
             }
         }
-        Buffer { lines: bytemuck::zeroed_vec(lines), len }
+        let lines = bytemuck::zeroed_vec::<Line>(lines);
+        imaginal_kernels::memory::prefer_large_pages(lines.as_ptr().cast(), size_of_val(&lines[..]));
+        Buffer { lines, len }
     }
 
     pub fn bytes(&self) -> &[u8] {
