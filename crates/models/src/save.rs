@@ -80,7 +80,7 @@ impl Model {
     fn plan(&self, tokenizer: Option<&Tokenizer>, options: &SaveOptions) -> Result<(Metadata, Vec<Planned>)> {
         let config = self.config();
         let mut metadata = config.to_gguf()?;
-        let file_type = RECIPES.iter().find(|r| r.base == options.format).and_then(|r| r.file_type);
+        let file_type = RECIPES.iter().filter(|r| r.base == options.format).find_map(|r| r.file_type);
         let Some(file_type) = file_type else {
             return Err(Error::Argument(format!("models are not written in {}", options.format)));
         };
@@ -193,7 +193,8 @@ fn padded(mut metadata: Metadata, vocab: usize) -> Metadata {
 fn matrix_format(spec: &TensorSpec, wanted: Format) -> Format {
     let cols = spec.shape.last().copied().unwrap_or(1);
     let outer = spec.name == "token_embd.weight" || spec.name == "output.weight";
-    let wanted = if outer && wanted == Format::Q4_0 { Format::Q8_0 } else { wanted };
+    let narrow = wanted.block_bytes() < wanted.block_len();
+    let wanted = if outer && narrow { Format::Q8_0 } else { wanted };
     if cols.is_multiple_of(wanted.block_len()) { wanted } else { Format::F16 }
 }
 

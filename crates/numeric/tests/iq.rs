@@ -1,38 +1,12 @@
 //! The iq formats' encoders against ggml's, whose errors `tools/reference/formats_iq.py` wrote down.
 
+mod common;
+
+use common::{fixture, halves, rmse, through};
 use imaginal_numeric::Format;
-use imaginal_numeric::half::f16_to_f32;
-use std::path::PathBuf;
 
 const FORMATS: [Format; 7] =
     [Format::IQ1_S, Format::IQ1_M, Format::IQ2_XXS, Format::IQ2_XS, Format::IQ2_S, Format::IQ3_XXS, Format::IQ3_S];
-
-fn fixture(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run tools/reference/formats_iq.py", path.display()))
-}
-
-fn halves(name: &str) -> Vec<f32> {
-    fixture(name).as_chunks::<2>().0.iter().map(|b| f16_to_f32(u16::from_le_bytes(*b))).collect()
-}
-
-fn through(format: Format, x: &[f32], importance: Option<&[f32]>) -> Vec<f32> {
-    let mut bytes = vec![0xff; format.bytes_for(x.len()).unwrap()];
-    format.encode_weighted(x, importance, &mut bytes).unwrap();
-    let mut y = vec![0.0; x.len()];
-    format.decode(&bytes, &mut y).unwrap();
-    y
-}
-
-fn rmse(x: &[f32], y: &[f32], weights: &[f32]) -> f64 {
-    let (mut sum, mut total) = (0.0, 0.0);
-    for ((x, y), w) in x.iter().zip(y).zip(weights) {
-        let off = f64::from(*x) - f64::from(*y);
-        sum += f64::from(*w) * off * off;
-        total += f64::from(*w);
-    }
-    (sum / total).sqrt()
-}
 
 #[test]
 fn errors_are_no_larger_than_the_reference_s() {

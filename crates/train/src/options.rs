@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use imaginal_models::morph::RECIPES;
 use imaginal_models::{Arch, BlockRow, Config};
 use imaginal_numeric::Format;
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,9 @@ impl TrainOptions {
     /// # Errors
     /// It is not one that a model file can hold.
     pub fn final_format(&self) -> Result<Format> {
-        Format::from_name(&self.format).filter(|f| f.info().ggml_type.is_some()).ok_or_else(|| {
+        // Asked before the run, so that it does not fail at its end.
+        let written = |f: &Format| RECIPES.iter().any(|r| r.base == *f);
+        Format::from_name(&self.format).filter(written).ok_or_else(|| {
             Error::option("format", format!("{:?} is not a format of model files; try f32, f16 or q8_0", self.format))
         })
     }
@@ -364,6 +367,7 @@ mod tests {
         assert!(refused(TrainOptions { batch: Some(0), ..options() }).starts_with("--batch"));
         assert!(refused(TrainOptions { lr: Some(f64::NAN), ..options() }).starts_with("--lr"));
         assert!(refused(TrainOptions { format: "int7".into(), ..options() }).starts_with("--format"));
+        assert!(refused(TrainOptions { format: "i8".into(), ..options() }).starts_with("--format"));
         assert!(refused(TrainOptions { steps: Some(1), tokens: Some(1), ..options() }).starts_with("--tokens"));
         options().check().unwrap();
     }
