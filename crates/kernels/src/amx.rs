@@ -26,6 +26,8 @@ const ROWS: usize = 32;
 const DEPTH: usize = 256;
 /// Bytes from row to row of a panel: a row and a cache line, so that rows do not fall into one set of the cache.
 const PANEL_STRIDE: usize = DEPTH * 2 + 64;
+/// Panels that pass over a part of the activations before the next part is taken, at most.
+const GROUP: usize = 8;
 /// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
 const MAX_COLUMNS: usize = 1024;
 /// Elements of depth that one tile instruction takes.
@@ -153,42 +155,44 @@ fn block(
         });
         let packed = packed.as_ptr().cast::<u8>() as usize;
         let out = SharedMut::new(out);
-        run(n.div_ceil(ROWS), &|t| {
-            let first = t * ROWS;
-            let rows = ROWS.min(n - first);
+        // Panels of a group share each part of the activations while it is in the second-level cache.
+        let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
+        run(n.div_ceil(group), &|t| {
+            let start = t * group;
+            let end = n.min(start + group);
             let stride = columns + 16;
             let panel_floats = ROWS * PANEL_STRIDE / 4;
-            with_buffer(Slot::A, panel_floats + ROWS * stride, |buffer| {
+            with_buffer(Slot::A, panel_floats + group * stride, |buffer| {
                 let (panel, sums) = buffer.split_at_mut(panel_floats);
-                if rows < ROWS {
-                    panel.fill(0.0);
-                }
+                panel.fill(0.0);
                 // SAFETY: AMX is granted. Panel and sums have the sizes that `multiply` reads and writes; activations
-                // were packed in the same layout; rows `first..first + rows` lie in `w`.
+                // were packed in the same layout; rows `start..end` lie in `w`.
                 unsafe {
                     let tiles = Tiles::new();
                     for p in (0..k).step_by(DEPTH) {
                         let len = DEPTH.min(k - p);
                         let steps = len.div_ceil(STEP);
-                        for r in 0..rows {
-                            let row = &w[(first + r) * row_bytes..][..row_bytes];
-                            let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
-                            unpack::bf16(format, row, p, len, std::slice::from_raw_parts_mut(to, steps * STEP));
-                        }
                         let activations = (packed + p * columns * 2) as *const u8;
-                        multiply(steps, panel.as_ptr().cast(), activations, columns, sums.as_mut_ptr(), stride, p > 0);
+                        for first in (start..end).step_by(ROWS) {
+                            for r in 0..ROWS.min(end - first) {
+                                let row = &w[(first + r) * row_bytes..][..row_bytes];
+                                let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
+                                unpack::bf16(format, row, p, len, std::slice::from_raw_parts_mut(to, steps * STEP));
+                            }
+                            let sums = sums[(first - start) * stride..].as_mut_ptr();
+                            multiply(steps, panel.as_ptr().cast(), activations, columns, sums, stride, p > 0);
+                        }
                     }
                     drop(tiles);
                     for j in (0..columns).step_by(16) {
-                        for i in (0..rows).step_by(16) {
-                            let to = out.as_ptr().add(j * n + first + i);
+                        for i in (start..end).step_by(16) {
                             copy_transposed(
-                                sums.as_ptr().add(i * stride + j),
+                                sums.as_ptr().add((i - start) * stride + j),
                                 stride,
-                                to,
+                                out.as_ptr().add(j * n + i),
                                 n,
                                 (m - j).min(16),
-                                (rows - i).min(16),
+                                (end - i).min(16),
                             );
                         }
                     }
