@@ -18,6 +18,7 @@ use imaginal_numeric::Format;
 
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
+use crate::simd_x86::transpose16;
 use crate::unpack;
 
 /// Rows of a panel of weights, and columns (tokens) of a block of activations: two tiles.
@@ -372,38 +373,6 @@ unsafe fn copy_transposed(
         // SAFETY: writable by the caller's promise; masked lanes are not written.
         unsafe { _mm512_mask_storeu_epi32(dst.add(i * dst_stride).cast(), mask, row) };
     }
-}
-
-/// The transpose of 16 rows of 16 words of 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
-    let mut a = r;
-    // Pairs of words, then quads, within 128-bit lanes.
-    for i in 0..8 {
-        a[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        a[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    let mut b = a;
-    for i in 0..4 {
-        b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
-        b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
-        b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
-        b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
-    }
-    // b[4q + c] holds in its lane l column 4l + c of rows 4q..4q + 4. Then lanes are exchanged.
-    let mut out = b;
-    for c in 0..4 {
-        let low01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[c], b[4 + c]); // lanes 0, 2 of both
-        let high01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[c], b[4 + c]); // lanes 1, 3
-        let low23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[8 + c], b[12 + c]);
-        let high23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[8 + c], b[12 + c]);
-        out[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23);
-        out[8 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23);
-        out[4 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23);
-        out[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(target_arch = "x86_64")]
 mod bytes;
 pub mod gemm;
 pub mod isa;

@@ -23,12 +23,8 @@ use crate::scratch::{Slot, with_buffer};
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    let exact = match precision() {
-        Precision::Auto => n.saturating_mul(k) < SMALL,
-        Precision::F32 => true,
-    };
-    let isa = if exact { isa().min(Isa::Avx512) } else { isa() };
-    matmul_packed_with(isa, format, w, n, k, x, m, out);
+    let precision = if n.saturating_mul(k) < SMALL { Precision::F32 } else { precision() };
+    matmul_packed_with(isa(), precision, format, w, n, k, x, m, out);
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
@@ -56,10 +52,11 @@ pub fn precision() -> Precision {
     if EXACT.load(Relaxed) { Precision::F32 } else { Precision::Auto }
 }
 
-/// [`matmul_packed`] with a given instruction set (the best below it that the CPU has).
+/// [`matmul_packed`] with a given instruction set (the best below it that the CPU has) and precision, whatever the size.
 #[allow(clippy::too_many_arguments)]
 pub fn matmul_packed_with(
     isa: Isa,
+    precision: Precision,
     format: Format,
     w: &[u8],
     n: usize,
@@ -86,16 +83,13 @@ pub fn matmul_packed_with(
         return out.fill(0.0);
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
-    #[cfg(target_arch = "x86_64")]
-    if isa.usable() >= Isa::Avx512Vnni && (m <= FEW || isa.usable() < Isa::Amx) && crate::bytes::supported(format) {
-        // SAFETY: the instruction set is there.
-        return unsafe { crate::bytes::matmul(threads, format, w, row_bytes, n, k, x, m, out) };
+    match way(isa, precision, format, m) {
+        Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
+        #[cfg(target_arch = "x86_64")]
+        Way::Tiles => return crate::amx::matmul(threads, format, w, row_bytes, n, k, x, m, out),
+        Way::Floats => {}
     }
     if m > FEW {
-        #[cfg(target_arch = "x86_64")]
-        if isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
-            return crate::amx::matmul(threads, format, w, row_bytes, n, k, x, m, out);
-        }
         let x = MatRef::row_major(x, k);
         return run(isa, threads, m, n, k, x, Right::Packed { format, bytes: w, row_bytes }, out, n, false);
     }
@@ -119,31 +113,46 @@ pub fn matmul_packed_with(
     }
 }
 
+/// What a product is computed from.
+enum Way {
+    /// Bytes: activations rounded, weights as the format has them.
+    Bytes,
+    /// Tiles of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+    /// f32.
+    Floats,
+}
+
+/// The way of a product with `m` tokens.
+fn way(isa: Isa, precision: Precision, format: Format, m: usize) -> Way {
+    if precision == Precision::F32 {
+        return Way::Floats;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if m > FEW && isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
+        return Way::Tiles;
+    }
+    let _ = m;
+    if crate::bytes::supported(isa, format) { Way::Bytes } else { Way::Floats }
+}
+
 /// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
 /// weights, and all with [`Precision::F32`], take the f32 ways.
 pub fn kernels(format: Format) -> (&'static str, &'static str) {
-    let isa = isa().usable();
-    let registers = Kind::of(format).is_some();
-    let mut few = if registers { "f32 registers" } else { "f32 rows" };
-    let mut many = "f32 panels";
-    if isa >= Isa::Avx512Vnni && bytes_supported(format) {
-        few = "byte dots";
-        many = "byte dots";
-    }
-    if isa == Isa::Amx && format != Format::F32 && format != Format::F64 {
-        many = "bf16 tiles";
-    }
+    let way = |m: usize| way(isa(), Precision::Auto, format, m);
+    let few = match way(1) {
+        Way::Floats if Kind::of(format).is_some() => "f32 registers",
+        Way::Floats => "f32 rows",
+        _ => "byte dots",
+    };
+    let many = match way(FEW + 1) {
+        Way::Floats => "f32 panels",
+        Way::Bytes => "byte panels",
+        #[cfg(target_arch = "x86_64")]
+        Way::Tiles => "bf16 tiles",
+    };
     (few, many)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn bytes_supported(format: Format) -> bool {
-    crate::bytes::supported(format)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn bytes_supported(_: Format) -> bool {
-    false
 }
 
 /// Decodes columns `depth` of rows `rows` into `dst`, row-major. The range must begin and end at block borders.
@@ -236,7 +245,7 @@ mod tests {
                         let x = numbers(m * k, 2);
                         for isa in available() {
                             let mut out = vec![f32::NAN; m * n];
-                            matmul_packed_with(isa, format, &shifted[1..], n, k, &x, m, &mut out);
+                            matmul_packed_with(isa, Precision::Auto, format, &shifted[1..], n, k, &x, m, &mut out);
                             for (i, out) in out.chunks(n).enumerate() {
                                 for (j, out) in out.iter().enumerate() {
                                     let terms = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(decoded[j * k + p]));
@@ -277,7 +286,7 @@ mod tests {
                     let mut first: Option<Vec<f32>> = None;
                     for m in range {
                         let mut out = vec![0.0; m * n];
-                        matmul_packed_with(isa, format, &w, n, k, &x[..m * k], m, &mut out);
+                        matmul_packed_with(isa, Precision::Auto, format, &w, n, k, &x[..m * k], m, &mut out);
                         let row = first.get_or_insert_with(|| out[..n].to_vec());
                         assert_eq!(out[..n], row[..], "{isa} {} {m}", format.name());
                     }

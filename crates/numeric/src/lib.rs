@@ -24,7 +24,7 @@ mod formats;
 pub mod half;
 
 pub use error::{Error, Result};
-pub use formats::FORMATS;
+pub use formats::{FORMATS, tables};
 
 /// A number format: an index into [`FORMATS`].
 ///

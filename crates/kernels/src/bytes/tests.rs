@@ -1,5 +1,5 @@
 use super::*;
-use crate::isa::{Isa, detected};
+use crate::isa::available;
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed | 1;
@@ -13,70 +13,132 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// Formats of blocks, all of which have products of bytes.
+fn formats() -> impl Iterator<Item = Format> {
+    Format::all().filter(|f| f.block_len() > 1)
+}
+
+/// Instruction sets that have products of bytes.
+fn sets() -> impl Iterator<Item = Isa> {
+    available().filter(|i| supported(*i, Format::Q8_0))
+}
+
+#[test]
+fn every_block_format_is_read() {
+    for format in formats() {
+        let layout = read::layout(format).unwrap_or_else(|| panic!("{format} is missing"));
+        assert_eq!(Some(layout.bytes), format.bytes_for(CHUNK), "{format}");
+        let chunks = 3;
+        let mut bytes = vec![0; chunks * layout.bytes];
+        format.encode(&numbers(chunks * CHUNK, 3), &mut bytes).unwrap();
+        let mut expected = vec![0.0; chunks * CHUNK];
+        format.decode(&bytes, &mut expected).unwrap();
+        let plain = read::plain(format).unwrap();
+        for (isa, read) in available().map(|isa| (isa, reader(isa, format).unwrap())).chain([(Isa::Scalar, plain)]) {
+            let mut got = vec![Weights::ZERO; chunks];
+            // SAFETY: the CPU has the instructions.
+            unsafe { read(&bytes, &mut got) };
+            for (i, expected) in expected.iter().enumerate() {
+                let w = &got[i / CHUNK];
+                let (q, group) = (w.q[i % CHUNK], i % CHUNK / 16);
+                assert!(q <= layout.largest, "{format} {isa}");
+                let is = w.scale[group] * f32::from(q) + w.min[group];
+                let bound = 1e-6 * (w.scale[group] * f32::from(layout.largest)).abs().max(w.min[group].abs());
+                assert!((is - expected).abs() <= bound, "{format} {isa} element {i}: {is} is not {expected}");
+                if let Some(zero) = layout.zero {
+                    assert_eq!(w.min[group], -f32::from(zero) * w.scale[group], "{format} {isa}");
+                }
+                assert_eq!(w.scale[group], w.scale[group * 16 / layout.group * layout.group / 16], "{format} {isa}");
+            }
+        }
+    }
+}
+
 #[test]
 fn against_the_decoded_matrix_in_f64() {
-    if detected() < Isa::Avx512Vnni {
-        return;
-    }
-    let mut formats = 0;
-    for format in Format::all().filter(|f| supported(*f)) {
-        formats += 1;
+    for format in formats() {
         for k in [256, 512, 1024 + 32, 32, 96] {
-            if format.bytes_for(k).is_none() {
-                continue;
-            }
+            let Some(row_bytes) = format.bytes_for(k) else { continue };
             let n = 37;
-            let row_bytes = format.bytes_for(k).unwrap();
             let mut w = vec![0; n * row_bytes];
             format.encode(&numbers(n * k, 1), &mut w).unwrap();
             let mut decoded = vec![0.0; n * k];
             format.decode(&w, &mut decoded).unwrap();
-            let mut first: Option<Vec<f32>> = None;
-            for m in [1, 2, 3, 5, 8, 13, 16, 40] {
-                let x = numbers(40 * k, 2);
-                let mut out = vec![f32::NAN; m * n];
-                // SAFETY: the CPU has the instructions.
-                unsafe { matmul(2, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out) };
-                for (i, out) in out.chunks(n).enumerate() {
-                    for (j, out) in out.iter().enumerate() {
-                        let (mut exact, mut bound) = (0.0, 0.0);
-                        for p in 0..k {
-                            let group = &x[i * k + p / 16 * 16..][..16];
-                            let scale = group.iter().fold(0.0f32, |a, x| a.max(x.abs())) / 127.0;
-                            let w = f64::from(decoded[j * k + p]);
-                            exact += w * f64::from(x[i * k + p]);
-                            bound += w.abs() * f64::from(scale) * 0.5001 + 1e-5 * (w * f64::from(x[i * k + p])).abs();
+            let x = numbers(40 * k, 2);
+            for isa in sets() {
+                for tokens in [&[1, 2, 3, 5, 8][..], &[9, 10, 11, 12, 13, 40]] {
+                    let group = if tokens[0] > FEW { 32 } else { 16 };
+                    let mut first: Option<Vec<f32>> = None;
+                    for &m in tokens {
+                        let mut out = vec![f32::NAN; m * n];
+                        matmul(isa, 2, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
+                        for (i, out) in out.chunks(n).enumerate() {
+                            for (j, out) in out.iter().enumerate() {
+                                let (mut exact, mut bound) = (0.0, 0.0);
+                                for p in 0..k {
+                                    let group = &x[i * k + p / group * group..][..group];
+                                    let scale = group.iter().fold(0.0f32, |a, x| a.max(x.abs())) / 127.0;
+                                    let w = f64::from(decoded[j * k + p]);
+                                    exact += w * f64::from(x[i * k + p]);
+                                    bound += w.abs() * f64::from(scale) * 0.5001
+                                        + 1e-5 * (w * f64::from(x[i * k + p])).abs();
+                                }
+                                let error = (f64::from(*out) - exact).abs();
+                                assert!(
+                                    error <= bound + 1e-4,
+                                    "{isa} {format} {m}×{n}×{k} at {i} {j}: {out} is not {exact} ± {bound}"
+                                );
+                            }
                         }
-                        let error = (f64::from(*out) - exact).abs();
-                        assert!(
-                            error <= bound + 1e-4,
-                            "{format} {m}×{n}×{k} at {i} {j}: {out} is not {exact} ± {bound}"
-                        );
+                        // A token's results do not depend on how many there are.
+                        let row = first.get_or_insert_with(|| out[..n].to_vec());
+                        assert_eq!(out[..n], row[..], "{isa} {format} {m}");
                     }
                 }
-                // A token's results do not depend on how many there are.
-                let row = first.get_or_insert_with(|| out[..n].to_vec());
-                assert_eq!(out[..n], row[..], "{format} {m}");
             }
         }
     }
-    assert!(formats >= 13);
 }
 
 #[test]
 fn what_is_no_number_stays_so() {
-    if detected() < Isa::Avx512Vnni {
-        return;
-    }
     let (n, k) = (3, 256);
-    let mut w = vec![0; n * 272];
-    Format::Q8_0.encode(&vec![1.0; n * k], &mut w).unwrap();
-    for bad in [f32::NAN, f32::INFINITY] {
-        let mut x = vec![1.0; k];
-        x[100] = bad;
-        let mut out = vec![0.0; n];
-        // SAFETY: the CPU has the instructions.
-        unsafe { matmul(1, Format::Q8_0, &w, 272, n, k, &x, 1, &mut out) };
-        assert!(out.iter().all(|x| !x.is_finite()), "{out:?}");
+    for format in formats() {
+        let row_bytes = format.bytes_for(k).unwrap();
+        let mut w = vec![0; n * row_bytes];
+        format.encode(&numbers(n * k, 9), &mut w).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (isa, m) in sets().flat_map(|isa| [(isa, 1), (isa, 20)]) {
+                let mut x = vec![1.0; m * k];
+                x[100] = bad;
+                let mut out = vec![0.0; m * n];
+                matmul(isa, 1, format, &w, row_bytes, n, k, &x, m, &mut out);
+                assert!(out[..n].iter().all(|x| !x.is_finite()), "{isa} {format} {out:?}");
+                assert!(out[n..].iter().all(|x| x.is_finite()), "{isa} {format} {out:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn more_tokens_and_depth_than_a_block_holds() {
+    let (m, n, k) = (600, 33, 4096);
+    let format = Format::Q8_0;
+    let row_bytes = format.bytes_for(k).unwrap();
+    let mut w = vec![0; n * row_bytes];
+    format.encode(&numbers(n * k, 1), &mut w).unwrap();
+    let x = numbers(m * k, 2);
+    for isa in sets() {
+        let mut out = vec![f32::NAN; m * n];
+        matmul(isa, 2, format, &w, row_bytes, n, k, &x, m, &mut out);
+        // Some tokens alone are divided otherwise, and must come out alike up to the order of the sums.
+        for i in [0, 511, 512, 599] {
+            let mut alone = vec![f32::NAN; n];
+            matmul(isa, 2, format, &w, row_bytes, n, k, &x[i * k..][..k], 1, &mut alone);
+            let size = alone.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+            for (a, b) in alone.iter().zip(&out[i * n..]) {
+                assert!((a - b).abs() <= 0.02 * size, "{isa} token {i}: {a} {b}");
+            }
+        }
     }
 }

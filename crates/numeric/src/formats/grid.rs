@@ -31,7 +31,8 @@ pub(super) const SHIFT: f32 = 0.125;
 pub(super) struct Grid<const DIM: usize, const N: usize> {
     /// The values of each point.
     pub(super) values: [[i8; DIM]; N],
-    levels: [[u8; DIM]; N],
+    /// The level of each value.
+    pub(super) levels: [[u8; DIM]; N],
     /// Where each first half begins in `entries`.
     starts: [u16; HALVES + 1],
     /// Second half and number of each point, ordered by first half.

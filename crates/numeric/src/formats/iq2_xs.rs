@@ -24,7 +24,7 @@ const _: () = assert!(BYTES == 74);
 
 /// The values of the three levels.
 const MAP: [i8; 3] = [8, 25, 43];
-static GRID: Grid<8, 512> = Grid::new(&BITS, &MAP);
+pub(super) static GRID: Grid<8, 512> = Grid::new(&BITS, &MAP);
 pub(super) static CODER: Coder<8, 3> = Coder::new(&GRID, &MAP, Extra::EvenSigns, 16, 15, 0.125);
 
 /// Which of the 3^8 points the grid has.

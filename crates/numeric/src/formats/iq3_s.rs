@@ -24,7 +24,7 @@ const _: () = assert!(BYTES == 110);
 
 /// The values of the eight levels.
 const MAP: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
-static GRID: Grid<4, 512> = Grid::new(&BITS, &MAP);
+pub(super) static GRID: Grid<4, 512> = Grid::new(&BITS, &MAP);
 pub(super) static CODER: Coder<4, 8> = Coder::new(&GRID, &MAP, Extra::Signs, 32, 15, 1.0);
 
 /// Which of the 8^4 points the grid has.

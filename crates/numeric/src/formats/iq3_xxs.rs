@@ -24,7 +24,7 @@ const _: () = assert!(BYTES == 98);
 
 /// The values of the eight levels.
 const MAP: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
-static GRID: Grid<4, 256> = Grid::new(&BITS, &MAP);
+pub(super) static GRID: Grid<4, 256> = Grid::new(&BITS, &MAP);
 pub(super) static CODER: Coder<4, 8> = Coder::new(&GRID, &MAP, Extra::EvenSigns, 32, 15, 0.25);
 
 /// Which of the 8^4 points the grid has.

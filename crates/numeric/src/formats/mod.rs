@@ -30,6 +30,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod search;
+pub mod tables;
 mod tq1_0;
 mod tq2_0;
 

@@ -28,7 +28,8 @@ pub(super) const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 const BORDERS: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 
 /// Half of `2^(e - 127)`, what the doubled [`VALUES`] are multiplied with.
-fn half_scale(e: u8) -> f32 {
+#[inline(always)]
+pub(super) fn half_scale(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }
 

@@ -29,7 +29,8 @@ const _: () = assert!(BYTES == 36);
 const LARGEST: u8 = 0x7e;
 
 /// Half of a scale, what the doubled values are multiplied with.
-fn half_scale(bits: u8) -> f32 {
+#[inline(always)]
+pub(super) fn half_scale(bits: u8) -> f32 {
     let (exponent, fraction) = (u32::from(bits >> 3 & 15), u32::from(bits & 7));
     if bits == 0x7f {
         0.0

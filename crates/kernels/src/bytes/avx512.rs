@@ -1,34 +1,27 @@
-//! Reading 256 weights of each block format. The layouts are described in `numeric`'s file of each format.
+//! Reading 256 weights of each block format with AVX-512, and multiplying them with activations rounded to bytes.
 
 use std::arch::x86_64::*;
 
-use imaginal_numeric::Format;
+use imaginal_numeric::{Format, tables};
 
-use super::{Activations, CHUNK, Row, Weights, add};
+use super::read::{self, E2M1, IQ4, LookUp, Read};
+use super::{Activations, CHUNK, Weights};
+use crate::gemm::FEW;
 
-/// Whether there is a kernel for the format.
-pub(crate) fn supported(format: Format) -> bool {
-    kernel(format).is_some()
+/// What reads a format, and what multiplies a row of it with the activations of some tokens, `stride` chunks apart. Unsafe
+/// to call without AVX-512-VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    pub read: Read,
+    pub row: unsafe fn(&[u8], usize, &[Activations], usize, &mut [f32]),
 }
 
-/// The kernel of a format.
-pub(super) fn kernel(format: Format) -> Option<Row> {
-    Some(match format {
-        Format::Q4_0 => q4_0,
-        Format::Q4_1 => q4_1,
-        Format::Q5_0 => q5_0,
-        Format::Q5_1 => q5_1,
-        Format::Q8_0 => q8_0,
-        Format::Q2_K => q2_k,
-        Format::Q3_K => q3_k,
-        Format::Q4_K => q4_k,
-        Format::Q5_K => q5_k,
-        Format::Q6_K => q6_k,
-        Format::IQ4_NL => iq4_nl,
-        Format::IQ4_XS => iq4_xs,
-        Format::MXFP4 => mxfp4,
-        _ => return None,
-    })
+/// 256 weights in registers.
+#[derive(Clone, Copy)]
+struct Registers {
+    q: [__m512i; 4],
+    scale: __m512,
+    min: __m512,
 }
 
 /// Defines functions compiled with AVX-512-VNNI.
@@ -41,71 +34,96 @@ macro_rules! vnni {
     )*};
 }
 
-/// Defines the kernel of a format from what reads 256 of its weights, `$bytes` long.
+/// Defines the kernel of each format from what reads 256 of its weights, `$bytes` long.
 macro_rules! kernels {
-    ($($(#[$doc:meta])* fn $name:ident($block:ident: [$bytes:literal]) $body:block)*) => {$(
-        $(#[$doc])*
-        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn $name(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
-            #[inline]
-            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            fn read($block: &[u8; $bytes]) -> Weights $body
+    ($(fn $name:ident / $format:ident($block:ident: [$bytes:literal]) $body:block)*) => {
+        /// The kernel of a format.
+        pub(super) fn kernel(format: Format) -> Option<Kernel> {
+            Some(match format {
+                $(Format::$format => Kernel { read: $name::read, row: $name::row },)*
+                _ => return None,
+            })
+        }
+        $(mod $name {
+            use super::*;
 
             #[inline]
             #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            fn tokens<const M: usize>(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
-                let mut acc = [_mm512_setzero_ps(); M];
-                let (whole, rest) = row.as_chunks::<$bytes>();
-                for (i, block) in whole.iter().enumerate() {
-                    // Rows follow each other: what comes in a while is on its way when it is asked for.
-                    _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048).cast());
-                    if $bytes > 64 {
-                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64).cast());
-                    }
-                    if $bytes > 128 {
-                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 128).cast());
-                    }
-                    add(read(block), x, i, stride, &mut acc);
-                }
-                if k % CHUNK != 0 {
-                    // Blocks of zeros are weights of zero or meet activations of zero.
-                    let mut last = [0; $bytes];
-                    last[..rest.len()].copy_from_slice(rest);
-                    add(read(&last), x, whole.len(), stride, &mut acc);
-                }
-                for (out, acc) in out.iter_mut().zip(acc) {
-                    *out = _mm512_reduce_add_ps(acc);
-                }
+            fn registers($block: &[u8; $bytes]) -> Registers $body
+
+            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            pub(super) fn read(row: &[u8], out: &mut [Weights]) {
+                read::each::<$bytes>(row, out, |block, w| store(registers(block), w));
             }
 
-            let mut done = 0;
-            while done < out.len() {
-                let (x, out) = (&x[done * stride..], &mut out[done..]);
-                done += match out.len() {
-                    16.. => {
-                        tokens::<16>(row, k, x, stride, out);
-                        16
+            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            pub(super) fn row(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+                #[inline]
+                #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+                fn tokens<const M: usize>(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+                    let mut acc = [_mm512_setzero_ps(); M];
+                    let (whole, rest) = row.as_chunks::<$bytes>();
+                    for (i, block) in whole.iter().enumerate() {
+                        // Rows follow each other: what comes in a while is on its way when it is asked for.
+                        for line in 0..($bytes as usize).div_ceil(64).min(3) {
+                            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+                        }
+                        add(registers(block), x, i, stride, &mut acc);
                     }
-                    8.. => {
-                        tokens::<8>(row, k, x, stride, out);
-                        8
+                    if k % CHUNK != 0 {
+                        // Blocks of zeros are weights of zero or meet activations of zero.
+                        let mut last = [0; $bytes];
+                        last[..rest.len()].copy_from_slice(rest);
+                        add(registers(&last), x, whole.len(), stride, &mut acc);
                     }
-                    4.. => {
-                        tokens::<4>(row, k, x, stride, out);
-                        4
+                    for (out, acc) in out.iter_mut().zip(acc) {
+                        *out = _mm512_reduce_add_ps(acc);
                     }
-                    2.. => {
-                        tokens::<2>(row, k, x, stride, out);
-                        2
-                    }
-                    _ => {
-                        tokens::<1>(row, k, x, stride, out);
-                        1
-                    }
-                };
+                }
+
+                let mut done = 0;
+                while done < out.len() {
+                    let (x, out) = (&x[done * stride..], &mut out[done..]);
+                    done += match out.len() {
+                        FEW.. => {
+                            tokens::<FEW>(row, k, x, stride, out);
+                            FEW
+                        }
+                        4.. => {
+                            tokens::<4>(row, k, x, stride, out);
+                            4
+                        }
+                        2.. => {
+                            tokens::<2>(row, k, x, stride, out);
+                            2
+                        }
+                        _ => {
+                            tokens::<1>(row, k, x, stride, out);
+                            1
+                        }
+                    };
+                }
+            }
+        })*
+    };
+}
+
+/// Looking up with AVX-512.
+#[derive(Clone, Copy)]
+struct Shuffle;
+
+impl LookUp for Shuffle {
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
+        // SAFETY: only made where AVX-512 exists; whole arrays are read and written.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            for q in q.as_chunks_mut::<64>().0 {
+                let looked_up = _mm512_shuffle_epi8(table, _mm512_loadu_si512(q.as_ptr().cast()));
+                _mm512_storeu_si512(q.as_mut_ptr().cast(), looked_up);
             }
         }
-    )*};
+    }
 }
 
 vnni! {
@@ -187,13 +205,14 @@ vnni! {
     }
 
     /// The weights whose scales are known and whose minima are a multiple of the scales.
-    fn shifted(q: [__m512i; 4], scale: __m512, offset: f32) -> Weights {
-        Weights { q, scale, min: _mm512_mul_ps(scale, _mm512_set1_ps(offset)) }
+    fn shifted(q: [__m512i; 4], scale: __m512, offset: f32) -> Registers {
+        Registers { q, scale, min: _mm512_mul_ps(scale, _mm512_set1_ps(offset)) }
     }
 
     /// Looks numbers of four bits up.
-    fn look_up(q: [__m512i; 4], table: __m128i) -> [__m512i; 4] {
-        let table = _mm512_broadcast_i32x4(table);
+    fn look_up(q: [__m512i; 4], table: &[u8; 16]) -> [__m512i; 4] {
+        // SAFETY: 16 bytes.
+        let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
         let mut q = q;
         for q in &mut q {
             *q = _mm512_shuffle_epi8(table, *q);
@@ -201,10 +220,26 @@ vnni! {
         q
     }
 
-    /// The values of iq4_nl and iq4_xs, 128 larger.
-    fn nonlinear() -> __m128i {
-        _mm_setr_epi8(
-            1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15)
+    /// Stores what was read.
+    fn store(from: Registers, w: &mut Weights) {
+        // SAFETY: the fields have these sizes and are aligned to 64 bytes.
+        unsafe {
+            for (i, q) in from.q.into_iter().enumerate() {
+                _mm512_store_si512(w.q.as_mut_ptr().add(64 * i).cast(), q);
+            }
+            _mm512_store_ps(w.scale.as_mut_ptr(), from.scale);
+            _mm512_store_ps(w.min.as_mut_ptr(), from.min);
+        }
+    }
+
+    /// Loads what was stored.
+    fn load(w: &Weights) -> Registers {
+        // SAFETY: as in `store`.
+        unsafe {
+            let q = |i: usize| _mm512_load_si512(w.q.as_ptr().add(64 * i).cast());
+            let (scale, min) = (_mm512_load_ps(w.scale.as_ptr()), _mm512_load_ps(w.min.as_ptr()));
+            Registers { q: [q(0), q(1), q(2), q(3)], scale, min }
+        }
     }
 
     /// Scales and minima of a q4_k or q5_k block, eight each, each twice.
@@ -221,25 +256,59 @@ vnni! {
     }
 }
 
+/// What portable code reads, in registers.
+#[inline(always)]
+fn portable(read: impl FnOnce(&mut Weights)) -> Registers {
+    let mut w = Weights::ZERO;
+    read(&mut w);
+    // SAFETY: only called where AVX-512 exists.
+    unsafe { load(&w) }
+}
+
+/// Adds the products of 256 weights with those of each token, `stride` chunks apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn add<const M: usize>(w: Registers, x: &[Activations], at: usize, stride: usize, acc: &mut [__m512; M]) {
+    let spread = [
+        _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+        _mm512_setr_epi32(4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7),
+        _mm512_setr_epi32(8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 11),
+        _mm512_setr_epi32(12, 12, 12, 12, 13, 13, 13, 13, 14, 14, 14, 14, 15, 15, 15, 15),
+    ];
+    for (t, acc) in acc.iter_mut().enumerate() {
+        let x = &x[t * stride + at];
+        // SAFETY: the loads lie in the chunk, which is aligned to 64 bytes.
+        unsafe {
+            let scale = _mm512_mul_ps(w.scale, _mm512_load_ps(x.scale.as_ptr()));
+            *acc = _mm512_fmadd_ps(w.min, _mm512_load_ps(x.sum.as_ptr()), *acc);
+            for (i, (q, spread)) in w.q.into_iter().zip(spread).enumerate() {
+                let x = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
+                let dots = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q, x));
+                *acc = _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(spread, scale), *acc);
+            }
+        }
+    }
+}
+
 kernels! {
-    fn q4_0(blocks: [144]) {
+    fn q4_0 / Q4_0(blocks: [144]) {
         shifted(nibbles_of_eight(blocks, 18, 2), halves(blocks, 18, 0), -8.0)
     }
 
-    fn q4_1(blocks: [160]) {
-        Weights { q: nibbles_of_eight(blocks, 20, 4), scale: halves(blocks, 20, 0), min: halves(blocks, 20, 2) }
+    fn q4_1 / Q4_1(blocks: [160]) {
+        Registers { q: nibbles_of_eight(blocks, 20, 4), scale: halves(blocks, 20, 0), min: halves(blocks, 20, 2) }
     }
 
-    fn q5_0(blocks: [176]) {
+    fn q5_0 / Q5_0(blocks: [176]) {
         shifted(fifth_of_eight(nibbles_of_eight(blocks, 22, 6), blocks, 22, 2), halves(blocks, 22, 0), -16.0)
     }
 
-    fn q5_1(blocks: [192]) {
+    fn q5_1 / Q5_1(blocks: [192]) {
         let q = fifth_of_eight(nibbles_of_eight(blocks, 24, 8), blocks, 24, 4);
-        Weights { q, scale: halves(blocks, 24, 0), min: halves(blocks, 24, 2) }
+        Registers { q, scale: halves(blocks, 24, 0), min: halves(blocks, 24, 2) }
     }
 
-    fn q8_0(blocks: [272]) {
+    fn q8_0 / Q8_0(blocks: [272]) {
         let mut q = [_mm512_setzero_si512(); 4];
         for (i, q) in q.iter_mut().enumerate() {
             let (a, b) = (&blocks[68 * i + 2..68 * i + 34], &blocks[68 * i + 36..68 * i + 68]);
@@ -251,14 +320,14 @@ kernels! {
         shifted(q, halves(blocks, 34, 0), -128.0)
     }
 
-    fn q2_k(block: [84]) {
+    fn q2_k / Q2_K(block: [84]) {
         // SAFETY: 16 bytes of the block.
         let both = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(block.as_ptr().cast()) });
         let low = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
         let high = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both));
         let three = _mm512_set1_epi8(3);
         let (a, b) = (pair(block, 16), pair(block, 48));
-        Weights {
+        Registers {
             q: [
                 _mm512_and_si512(shift(a, 0, 2), three),
                 _mm512_and_si512(shift(a, 4, 6), three),
@@ -270,7 +339,7 @@ kernels! {
         }
     }
 
-    fn q3_k(block: [110]) {
+    fn q3_k / Q3_K(block: [110]) {
         let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         let (a, b, c) = (word(96), word(100), word(104));
         // Sixteen scales of six bits: four in the bytes of each word.
@@ -298,13 +367,13 @@ kernels! {
         shifted(q, scale, -4.0)
     }
 
-    fn q4_k(block: [144]) {
+    fn q4_k / Q4_K(block: [144]) {
         let (scale, min) = scales_k4(block);
         let q = |g: usize| _mm512_and_si512(shift(pair(block, 16 + 32 * g), 0, 4), _mm512_set1_epi8(15));
-        Weights { q: [q(0), q(1), q(2), q(3)], scale, min }
+        Registers { q: [q(0), q(1), q(2), q(3)], scale, min }
     }
 
-    fn q5_k(block: [176]) {
+    fn q5_k / Q5_K(block: [176]) {
         let (scale, min) = scales_k4(block);
         let high = pair(block, 16);
         let q = |g: usize, bits: __m512i| {
@@ -312,10 +381,10 @@ kernels! {
             _mm512_mask_add_epi8(q, _mm512_test_epi8_mask(high, bits), q, _mm512_set1_epi8(16))
         };
         let q = [q(0, split(1, 2)), q(1, split(4, 8)), q(2, split(16, 32)), q(3, split(64, -128))];
-        Weights { q, scale, min }
+        Registers { q, scale, min }
     }
 
-    fn q6_k(block: [210]) {
+    fn q6_k / Q6_K(block: [210]) {
         // SAFETY: 16 bytes of the block.
         let scales = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) });
         let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(half(block, 208)));
@@ -335,11 +404,11 @@ kernels! {
         shifted(q, scale, -32.0)
     }
 
-    fn iq4_nl(blocks: [144]) {
-        shifted(look_up(nibbles_of_eight(blocks, 18, 2), nonlinear()), halves(blocks, 18, 0), -128.0)
+    fn iq4_nl / IQ4_NL(blocks: [144]) {
+        shifted(look_up(nibbles_of_eight(blocks, 18, 2), &IQ4), halves(blocks, 18, 0), -128.0)
     }
 
-    fn iq4_xs(block: [136]) {
+    fn iq4_xs / IQ4_XS(block: [136]) {
         let high = u16::from_le_bytes([block[2], block[3]]);
         let low = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
         // Eight scales: four bits of `low`, two of `high`.
@@ -349,20 +418,54 @@ kernels! {
         let high = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(i32::from(high)), counts), _mm256_set1_epi32(3));
         let scales = _mm256_sub_epi32(_mm256_or_si256(low, _mm256_slli_epi32::<4>(high)), _mm256_set1_epi32(32));
         let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(scales), _mm256_set1_ps(half(block, 0)));
-        shifted(look_up(nibbles_of_eight(block, 16, 8), nonlinear()), twice(scale), -128.0)
+        shifted(look_up(nibbles_of_eight(block, 16, 8), &IQ4), twice(scale), -128.0)
     }
 
-    fn mxfp4(blocks: [136]) {
-        // Half of 2^(e - 127); the two smallest are subnormal.
-        let scale = |i: usize| {
-            let e = u32::from(blocks[17 * i]);
-            (if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 }) as i32
-        };
-        let scales = _mm256_castsi256_ps(_mm256_setr_epi32(
-            scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7),
-        ));
-        // Twice the values of a 4-bit float (E2M1), 12 larger.
-        let table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-        shifted(look_up(nibbles_of_eight(blocks, 17, 1), table), twice(scales), -12.0)
+    fn mxfp4 / MXFP4(blocks: [136]) {
+        let scale = |i: usize| tables::mxfp4_half_scale(blocks[17 * i]);
+        let scales = _mm256_setr_ps(scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7));
+        shifted(look_up(nibbles_of_eight(blocks, 17, 1), &E2M1), twice(scales), -12.0)
+    }
+
+    // Those below are read by portable code: they are rarer, and their grids leave little to do in registers.
+
+    fn nvfp4 / NVFP4(block: [144]) {
+        portable(|w| read::nvfp4(Shuffle, block, w))
+    }
+
+    fn tq1_0 / TQ1_0(block: [54]) {
+        portable(|w| read::tq1_0(Shuffle, block, w))
+    }
+
+    fn tq2_0 / TQ2_0(block: [66]) {
+        portable(|w| read::tq2_0(Shuffle, block, w))
+    }
+
+    fn iq1_s / IQ1_S(block: [50]) {
+        portable(|w| read::iq1_s(Shuffle, block, w))
+    }
+
+    fn iq1_m / IQ1_M(block: [56]) {
+        portable(|w| read::iq1_m(Shuffle, block, w))
+    }
+
+    fn iq2_xxs / IQ2_XXS(block: [66]) {
+        portable(|w| read::iq2_xxs(Shuffle, block, w))
+    }
+
+    fn iq2_xs / IQ2_XS(block: [74]) {
+        portable(|w| read::iq2_xs(Shuffle, block, w))
+    }
+
+    fn iq2_s / IQ2_S(block: [82]) {
+        portable(|w| read::iq2_s(Shuffle, block, w))
+    }
+
+    fn iq3_xxs / IQ3_XXS(block: [98]) {
+        portable(|w| read::iq3_xxs(Shuffle, block, w))
+    }
+
+    fn iq3_s / IQ3_S(block: [110]) {
+        portable(|w| read::iq3_s(Shuffle, block, w))
     }
 }

@@ -1,0 +1,203 @@
+//! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
+//!
+//! Activations have a scale for each 32. Tokens are taken so many at a time, and so much of the depth, that their
+//! activations stay in the second-level cache while all panels pass by.
+
+use imaginal_numeric::Format;
+
+use super::read::Layout;
+use super::tile;
+use super::{CHUNK, Weights, read, reader, round};
+use crate::isa::{Isa, simd_fn};
+use crate::pool::{self, SharedMut};
+use crate::scratch::{Slot, with_buffer};
+
+/// Rows of a panel.
+pub(super) const ROWS: usize = 32;
+/// Rows that are read before they are transposed.
+const READ: usize = 16;
+/// Words of 32 bits of [`Weights`]: four numbers, a scale or a minimum each.
+const WORDS: usize = size_of::<Weights>() / 4;
+/// Tokens of a block; more come in turns, each of which reads the weights again.
+const MAX_TOKENS: usize = 512;
+/// Bytes of activations that stay in the second-level cache.
+const CACHED: usize = 1 << 20;
+
+/// 32 rows of 256 weights: of each row's [`Weights`] the words, transposed.
+#[repr(C, align(64))]
+pub(super) struct Panel {
+    pub q: [[u32; ROWS]; CHUNK / 4],
+    pub scale: [[f32; ROWS]; 16],
+    pub min: [[f32; ROWS]; 16],
+}
+
+/// 256 activations of a token.
+#[repr(C, align(64))]
+pub(super) struct Column {
+    /// Rounded, in units of the scale.
+    pub q: [[u32; 8]; 8],
+    /// The scale of each 32.
+    pub scale: [f32; 8],
+    /// The scale times -[`tile::WHOLE`].
+    pub base: [f32; 8],
+    /// What a sum of integers over a group begins at: the bits of [`tile::WHOLE`], and what weights that stand for zero
+    /// take away.
+    pub start: [i32; 16],
+    /// The sum of the rounded ones of a group, times the scale.
+    pub sum: [f32; 16],
+}
+
+/// [`matmul`](super::matmul) for any number of tokens.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn matmul(
+    isa: Isa,
+    threads: usize,
+    format: Format,
+    w: &[u8],
+    row_bytes: usize,
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
+        if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
+    };
+    let (Some(layout), Some(read)) = (read::layout(format), reader(isa, format)) else { return };
+    let tile = tile::of(isa, layout);
+    let chunks = k.div_ceil(CHUNK);
+    let tokens = m.min(MAX_TOKENS);
+    let part = (CACHED / (tokens * size_of::<Column>())).clamp(1, chunks);
+    for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
+        let tokens = x.len() / k;
+        with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
+            let shared = SharedMut::new(&mut *buffer);
+            run(tokens, &|t| {
+                // SAFETY: a token has a column of each chunk to itself.
+                let to = |c: usize| unsafe { &mut *shared.as_ptr().cast::<Column>().add(c * tokens + t) };
+                for (c, x) in x[t * k..][..k].chunks(CHUNK).enumerate() {
+                    quantize(isa, layout.group, tile.zero, x, to(c));
+                }
+            });
+            // SAFETY: as many were just written.
+            let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), chunks * tokens) };
+            let out = SharedMut::new(out);
+            for first in (0..chunks).step_by(part) {
+                run(n.div_ceil(ROWS), &|t| {
+                    let rows = t * ROWS..n.min((t + 1) * ROWS);
+                    let panel_floats = size_of::<Panel>() / 4;
+                    with_buffer(Slot::A, panel_floats + tokens * ROWS, |buffer| {
+                        let (panel, sums) = buffer.split_at_mut(panel_floats);
+                        // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
+                        let panel = unsafe { &mut *panel.as_mut_ptr().cast::<Panel>() };
+                        let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens];
+                        sums.fill([0.0; ROWS]);
+                        for c in first..chunks.min(first + part) {
+                            let row = |r: usize| {
+                                let bytes = &w[r * row_bytes..][..row_bytes];
+                                &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
+                            };
+                            fill(isa, layout, read, rows.clone().map(row), panel);
+                            // SAFETY: the tile is one of the instruction set.
+                            unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
+                        }
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: each task has rows of its own, whose results lie in `out`.
+                            let out = unsafe {
+                                std::slice::from_raw_parts_mut(out.as_ptr().add(t * n + rows.start), rows.len())
+                            };
+                            if first == 0 {
+                                out.copy_from_slice(&sums[..rows.len()]);
+                            } else {
+                                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                            }
+                        }
+                    });
+                });
+            }
+        });
+    }
+}
+
+simd_fn! {
+    /// Rounds up to [`CHUNK`] activations of a token; what is missing becomes 0.
+    fn quantize<S>(_s: S, group: usize, zero: u8, x: &[f32], column: &mut Column) {
+        let (sums_of, zero) = (32 / group, i32::from(zero));
+        for (g, words) in column.q.iter_mut().enumerate() {
+            let mut q = [0i8; 32];
+            let (scale, sum) = round(x.get(g * 32..).unwrap_or_default(), &mut q);
+            for (word, q) in words.iter_mut().zip(q.as_chunks::<4>().0) {
+                *word = u32::from_ne_bytes(q.map(|q| q as u8));
+            }
+            column.scale[g] = scale;
+            column.base[g] = scale * -tile::WHOLE;
+            let first = q[..group].iter().map(|q| i32::from(*q)).sum::<i32>();
+            for (i, sum) in [first, sum - first].into_iter().take(sums_of).enumerate() {
+                column.start[sums_of * g + i] = tile::WHOLE.to_bits() as i32 - zero * sum;
+                column.sum[sums_of * g + i] = scale * sum as f32;
+            }
+        }
+    }
+}
+
+/// Reads a panel; rows that are missing repeat older ones.
+fn fill<'a>(
+    isa: Isa,
+    layout: Layout,
+    read: read::Read,
+    rows: impl ExactSizeIterator<Item = &'a [u8]>,
+    panel: &mut Panel,
+) {
+    let mut weights = [Weights::ZERO; READ];
+    let (count, mut rows) = (rows.len(), rows);
+    for first in (0..count).step_by(READ) {
+        for (w, row) in weights.iter_mut().zip(rows.by_ref().take(READ)) {
+            // SAFETY: the reader is one of the instruction set.
+            unsafe { read(row, std::slice::from_mut(w)) };
+        }
+        transpose(isa, layout, &weights, panel, first);
+    }
+}
+
+/// Transposes 16 rows to lanes `first..first + 16` of a panel.
+fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Panel, first: usize) {
+    // Nobody looks at minima that follow from the scales.
+    let words = if layout.zero.is_some() { WORDS - 16 } else { WORDS };
+    let (from, to) = (weights.as_ptr().cast::<u32>(), (&raw mut *panel).cast::<u32>());
+    assert!(first + READ <= ROWS);
+    #[cfg(target_arch = "x86_64")]
+    if isa.usable() >= Isa::Avx512 {
+        for word in (0..words).step_by(16) {
+            // SAFETY: the instruction set is there; 16 words of 16 rows are read, and 16 lanes of 16 words written.
+            unsafe { transpose16(from.add(word), to.add(word * ROWS + first)) };
+        }
+        return;
+    }
+    let _ = isa;
+    for word in 0..words {
+        for row in 0..READ {
+            // SAFETY: both structures are words only, as many as are counted here.
+            unsafe { to.add(word * ROWS + first + row).write(from.add(row * WORDS + word).read()) };
+        }
+    }
+}
+
+/// Transposes 16 words of 16 rows of [`Weights`] to 16 lanes of a [`Panel`].
+///
+/// # Safety
+/// The CPU must have AVX-512; the rows can be read and the lanes written.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose16(from: *const u32, to: *mut u32) {
+    use std::arch::x86_64::*;
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: by the caller's promise.
+        *row = unsafe { _mm512_loadu_si512(from.add(i * WORDS).cast()) };
+    }
+    for (i, row) in crate::simd_x86::transpose16(rows).into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_si512(to.add(i * ROWS).cast(), row) };
+    }
+}
