@@ -23,12 +23,14 @@ use crate::scratch::{Slot, with_buffer};
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    let exact = match precision() {
-        Precision::Auto => n.saturating_mul(k) < SMALL,
-        Precision::F32 => true,
-    };
-    let isa = if exact { isa().min(Isa::Avx512) } else { isa() };
+    let isa = if may_round(format, n, k) { isa() } else { isa().min(Isa::Avx512) };
     matmul_packed_with(isa, format, w, n, k, x, m, out);
+}
+
+/// Whether products with `n` rows of `k` weights in `format` may round their operands below f32.
+pub fn may_round(format: Format, n: usize, k: usize) -> bool {
+    let exact = format == Format::F32 || format == Format::F64;
+    precision() == Precision::Auto && !exact && n.saturating_mul(k) >= SMALL
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
