@@ -6,6 +6,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use imaginal_models::Model;
+use imaginal_numeric::Format;
 
 use crate::commands;
 
@@ -35,6 +37,45 @@ pub struct Common {
     /// Print one JSON document on stdout instead of text
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// In what format the verbs that run a model keep keys and values.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct CacheArgs {
+    /// Number format of attention's keys and values [default: f16, or f32 where the model computes in f32]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    cache_type: Option<CacheType>,
+}
+
+impl CacheArgs {
+    /// Has the model's states use the format.
+    ///
+    /// # Errors
+    /// The model or its device cannot.
+    pub fn apply(&self, model: &mut Model) -> Result<(), Failure> {
+        let format = match self.cache_type {
+            None => return Ok(()),
+            Some(CacheType::F32) => Format::F32,
+            Some(CacheType::F16) => Format::F16,
+            Some(CacheType::Bf16) => Format::BF16,
+            Some(CacheType::Q8_0) => Format::Q8_0,
+            Some(CacheType::Q4_0) => Format::Q4_0,
+        };
+        Ok(model.set_cache_format(format)?)
+    }
+}
+
+/// A format of keys and values.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[value(rename_all = "snake_case")]
+enum CacheType {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 /// Precision of the weights that a model computes with.

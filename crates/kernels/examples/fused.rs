@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use imaginal_kernels::attention::{
-    AttentionOpts, AttentionResult, AttentionShape, Heads, HeadsMut, attention, attention_backward,
+    AttentionOpts, AttentionResult, AttentionShape, CacheLayout, Cached, Heads, HeadsMut, attention,
+    attention_backward, attention_cached,
 };
 use imaginal_kernels::conv::{ConvGrads, ConvInputs, ConvShape, causal_conv1d, causal_conv1d_backward};
 use imaginal_kernels::embedding::{gather_rows, scatter_add_rows};
@@ -66,6 +67,7 @@ fn main() {
     elementwise(filter);
     rows(filter);
     attend(filter);
+    attend_cached(filter);
     convolve(filter);
     scan(filter);
     train(filter);
@@ -115,6 +117,31 @@ fn rows(filter: &str) {
     time(filter, "scatter_add_rows 2048 of 4096x320", || scatter_add_rows(&d, HIDDEN, &targets, &mut dtable, VOCAB));
 }
 
+/// Attention of llama-1b (32 query heads, 8 key-value heads of 64) over a cache, for a token and for a prompt.
+fn attend_cached(filter: &str) {
+    for format in CacheLayout::FORMATS {
+        for (tq, tk) in [(1, 8192), (512, 512), (512, 8192)] {
+            let (hq, hkv, d) = (32, 8, 64);
+            let shape = AttentionShape { b: 1, tq, tk, hq, hkv, d, dv: d };
+            let opts = AttentionOpts::causal(d, tk - tq);
+            let Some(layout) = CacheLayout::new(format, 1, hkv, tk, d) else { continue };
+            let (mut k, mut v) = (vec![0; layout.bytes()], vec![0; layout.bytes()]);
+            let row = data(2 * d + tk, -2.0, 2.0);
+            for (t, h) in (0..tk).flat_map(|t| (0..hkv).map(move |h| (t, h))) {
+                layout.write(&mut k, 0, h, t, &row[t..t + d]);
+                layout.write(&mut v, 0, h, t, &row[t + d..t + 2 * d]);
+            }
+            let q = data(tq * hq * d, -2.0, 2.0);
+            let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; hq * tq]);
+            time(filter, &format!("attention {format} {tq} of {tk}"), || {
+                let (k, v) = (Cached { layout, bytes: &k }, Cached { layout, bytes: &v });
+                let out = HeadsMut::contiguous(&mut out, tq, hq, d);
+                attention_cached(shape, &opts, Heads::contiguous(&q, tq, hq, d), k, v, None, out, &mut lse)
+            });
+        }
+    }
+}
+
 fn attend(filter: &str) {
     for (b, tq, tk, name) in
         [(B, T, T, "8x256"), (1, 2048, 2048, "1x2048"), (1, 1, 512, "1 of 512"), (1, 1, 8192, "1 of 8192")]
@@ -129,7 +156,7 @@ fn attend(filter: &str) {
         let keys = |x| Heads::contiguous(x, tk, HEADS, HEAD);
         time(filter, &format!("attention {name}"), || {
             let out = HeadsMut::contiguous(&mut out, tq, HEADS, HEAD);
-            attention(shape, &opts, queries(&q), keys(&k), keys(&v), out, &mut lse)
+            attention(shape, &opts, queries(&q), keys(&k), keys(&v), None, out, &mut lse)
         });
         if tq > 1 {
             let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());

@@ -23,8 +23,14 @@ use crate::scratch::{Slot, with_buffer};
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    let precision = if n.saturating_mul(k) < SMALL { Precision::F32 } else { precision() };
+    let precision = if may_round(format, n, k) { Precision::Auto } else { Precision::F32 };
     matmul_packed_with(isa(), precision, format, w, n, k, x, m, out);
+}
+
+/// Whether products with `n` rows of `k` weights in `format` may round their operands below f32.
+pub fn may_round(format: Format, n: usize, k: usize) -> bool {
+    let exact = format == Format::F32 || format == Format::F64;
+    precision() == Precision::Auto && !exact && n.saturating_mul(k) >= SMALL
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.

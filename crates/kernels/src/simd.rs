@@ -131,6 +131,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// The sum of all lanes, halving the vector until one is left.
     fn sum(self, a: Self::F) -> f32;
+    /// The sums of all lanes of four vectors, each in the same order.
+    #[inline(always)]
+    fn sum4(self, a: [Self::F; 4]) -> [f32; 4] {
+        [self.sum(a[0]), self.sum(a[1]), self.sum(a[2]), self.sum(a[3])]
+    }
     /// The greatest lane (unspecified if one is NaN).
     fn max_lane(self, a: Self::F) -> f32;
 }

@@ -13,7 +13,7 @@ macro_rules! methods {
     ($( fn $name:ident $(<const $k:ident: u32>)? ($($arg:ident: $ty:ty),*) -> $ret:ty { $e:expr } )*) => {$(
         #[inline(always)]
         fn $name $(<const $k: u32>)? (self $(, $arg: $ty)*) -> $ret {
-            // SAFETY: the token proves that the CPU has the instructions; no memory is touched.
+            // SAFETY: the token proves that the CPU has the instructions; no memory is touched but locals.
             unsafe { $e }
         }
     )*};
@@ -83,6 +83,15 @@ impl Simd for Avx2Token {
             let x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }}
+        fn sum4(a: [__m256; 4]) -> [f32; 4] {{
+            // Sums of four neighbours of each vector side by side, then the halves.
+            let ab = _mm256_hadd_ps(a[0], a[1]);
+            let cd = _mm256_hadd_ps(a[2], a[3]);
+            let x = _mm256_hadd_ps(ab, cd);
+            let mut r = [0.0; 4];
+            _mm_storeu_ps(r.as_mut_ptr(), _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x)));
+            r
         }}
         fn max_lane(a: __m256) -> f32 {{
             let x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
@@ -217,6 +226,16 @@ impl Simd for Avx512Token {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }}
+        fn sum4(a: [__m512; 4]) -> [f32; 4] {{
+            // Sums of four neighbours of each vector side by side, then the quarters.
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+            let x = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd));
+            let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
+            let mut r = [0.0; 4];
+            _mm_storeu_ps(r.as_mut_ptr(), _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x)));
+            r
         }}
         fn max_lane(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
         fn ldexp(p: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(p, n) }

@@ -30,6 +30,7 @@ pub struct Model {
     layers: Vec<Vec<SubLayer>>,
     norm: RmsNorm,
     head: Linear,
+    cache: Option<Format>,
 }
 
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Model {
             true => Linear::from_weight(embedding.weight().clone(), None),
             false => Linear::new(source, "output", config.hidden(), config.vocab(), false, init)?,
         };
-        Ok(Model { config, device, embedding, layers, norm, head })
+        Ok(Model { config, device, embedding, layers, norm, head, cache: None })
     }
 
     /// What the model is.
@@ -122,11 +123,40 @@ impl Model {
         &self.device
     }
 
+    /// The format in which states made from now on keep keys and values: the one that was set, else f16 where products
+    /// with some matrix may round their operands anyway (a packed one of a million weights or more, unless f32 was asked
+    /// for), f32 where all products are f32, and f32 on devices other than the CPU.
+    pub fn cache_format(&self) -> Format {
+        self.cache.unwrap_or_else(|| {
+            let mut rounds = false;
+            self.slots("", &mut |_, slot| {
+                if let Slot::Weight(weight) = slot {
+                    rounds |= weight.packed().is_some_and(|p| p.may_round());
+                }
+            });
+            if rounds && self.device.is_cpu() { Format::F16 } else { Format::F32 }
+        })
+    }
+
+    /// Sets the format in which states made from now on keep keys and values: f32, f16, bf16, q8_0 or q4_0.
+    ///
+    /// # Errors
+    /// There are no kernels for it here, or heads are no whole number of its blocks; nothing changes then.
+    pub fn set_cache_format(&mut self, format: Format) -> Result<()> {
+        let before = self.cache.replace(format);
+        if let Err(error) = self.state(1) {
+            self.cache = before;
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// An empty state for `batch` sequences of equal length.
     ///
     /// # Errors
     /// It does not fit in memory.
     pub fn state(&self, batch: usize) -> Result<ModelState> {
+        let format = self.cache_format();
         let blocks = self
             .layers
             .iter()
@@ -135,7 +165,7 @@ impl Model {
             .map(|(sub, config)| match (&sub.block, config) {
                 (Block::Mamba(m), _) => Ok(BlockState::Recurrent(m.state(batch)?)),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
-                    Ok(BlockState::Kv(KvState::new(batch, c.kv_heads, c.head_dim, &self.device)))
+                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }
                 _ => Ok(BlockState::None),
             })

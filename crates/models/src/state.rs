@@ -33,7 +33,7 @@ macro_rules! on {
 type Result<T> = std::result::Result<T, TensorError>;
 
 /// Marks the beginning of saved bytes.
-const MAGIC: &[u8; 8] = b"IMGSTAT1";
+const MAGIC: &[u8; 8] = b"IMGSTAT2";
 
 impl ModelState {
     /// How many sequences it holds side by side.

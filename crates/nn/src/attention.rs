@@ -82,12 +82,11 @@ impl Attention {
             None => (q, k),
         };
         let (q, k) = (self.rope.turn(&q, start)?, self.rope.turn(&k, start)?);
-        let (k, v) = match state {
-            Some(state) => state.append(&k, &v)?,
-            None => (k, v),
-        };
         let opts = AttentionOpts { window: c.window, ..AttentionOpts::causal(c.head_dim, start) };
-        let y = q.attention(&k, &v, &opts)?;
+        let y = match state {
+            Some(state) => state.attend(&q, &k, &v, &opts)?,
+            None => q.attention(&k, &v, None, &opts)?,
+        };
         self.out.forward(&y.reshape([b, t, c.heads * c.head_dim])?)
     }
 }

@@ -73,6 +73,13 @@ impl Packed {
         self.format
     }
 
+    /// Whether products with these weights may round their operands below f32 (see [`matmul_packed`]).
+    ///
+    /// [`matmul_packed`]: imaginal_kernels::matmul_packed
+    pub fn may_round(&self) -> bool {
+        imaginal_kernels::packed::may_round(self.format, self.rows, self.cols)
+    }
+
     /// Rows: output features, or entries of an embedding.
     pub fn rows(&self) -> usize {
         self.rows

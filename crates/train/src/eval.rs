@@ -152,7 +152,8 @@ fn score_windows(model: &Model, bos: u32, documents: &[Document], group: &[Windo
     }
     no_grad(|| {
         let ids = Tensor::from_slice(&ids, (group.len(), len), &Device::Cpu)?;
-        let logits = model.forward(&ids, None, Rows::All)?;
+        // Through a state, so that keys and values have the format in which the model generates.
+        let logits = model.forward(&ids, Some(&mut model.state(group.len())?), Rows::All)?;
         group
             .iter()
             .enumerate()

@@ -2,11 +2,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use imaginal_models::{Model, Rows};
+use imaginal_nn::State;
 use imaginal_tensor::no_grad;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{Common, Failure};
+use crate::cli::{CacheArgs, Common, Failure};
 use crate::find;
 
 /// Measure tokens per second
@@ -29,6 +30,8 @@ pub struct Bench {
     /// Repetitions, after one that does not count
     #[arg(short = 'r', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// One line of the table.
@@ -49,7 +52,8 @@ impl Bench {
     /// # Errors
     /// The model cannot be loaded or run.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let loaded = find::load(&self.model, common)?;
+        let mut loaded = find::load(&self.model, common)?;
+        self.cache.apply(&mut loaded.model)?;
         let mut rows = Vec::new();
         for (kind, tokens) in [("prompt", self.prompt), ("generation", self.generate)] {
             if tokens > 0 {
@@ -73,13 +77,16 @@ impl Bench {
         // Any tokens do; these differ, so that no cache makes the embedding cheaper than it is.
         let token = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32 % vocab as u32;
         let mut speeds = Vec::new();
-        for repetition in 0..=self.repetitions {
-            let mut state = model.state(1)?;
-            let seconds = no_grad(|| -> Result<f64, Failure> {
-                for at in (0..self.depth).step_by(512) {
-                    let ids: Vec<u32> = (at..self.depth.min(at + 512)).map(token).collect();
-                    model.forward(&Model::ids(&ids)?, Some(&mut state), Rows::Last)?;
-                }
+        let mut state = model.state(1)?;
+        no_grad(|| -> Result<(), Failure> {
+            for at in (0..self.depth).step_by(512) {
+                let ids: Vec<u32> = (at..self.depth.min(at + 512)).map(token).collect();
+                model.forward(&Model::ids(&ids)?, Some(&mut state), Rows::Last)?;
+            }
+            // Every repetition begins here again.
+            state.mark();
+            for repetition in 0..=self.repetitions {
+                state.rewind(self.depth)?;
                 let start = Instant::now();
                 if kind == "prompt" {
                     let ids: Vec<u32> = (0..tokens).map(|i| token(self.depth + i)).collect();
@@ -92,12 +99,12 @@ impl Bench {
                         model.forward(&ids, Some(&mut state), Rows::Last)?.to_vec::<f32>()?;
                     }
                 }
-                Ok(start.elapsed().as_secs_f64())
-            })?;
-            if repetition > 0 {
-                speeds.push(tokens as f64 / seconds);
+                if repetition > 0 {
+                    speeds.push(tokens as f64 / start.elapsed().as_secs_f64());
+                }
             }
-        }
+            Ok(())
+        })?;
         let n = speeds.len() as f64;
         let mean = speeds.iter().sum::<f64>() / n;
         let variance = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);

@@ -6,7 +6,7 @@ use imaginal_models::{Model, Rows};
 use imaginal_tensor::{Tensor, no_grad};
 use serde_json::json;
 
-use crate::cli::{Common, Failure};
+use crate::cli::{CacheArgs, Common, Failure};
 use crate::find;
 
 /// Write the logits of given tokens to a safetensors file
@@ -27,6 +27,8 @@ pub struct Logits {
     /// One token at a time through the model's state, instead of all at once
     #[arg(long)]
     stepwise: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 impl Logits {
@@ -35,7 +37,8 @@ impl Logits {
     /// # Errors
     /// The model cannot be loaded, a token is not in its vocabulary, or the file cannot be written.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let loaded = find::load(&self.model, common)?;
+        let mut loaded = find::load(&self.model, common)?;
+        self.cache.apply(&mut loaded.model)?;
         let model = &loaded.model;
         let logits = no_grad(|| self.compute(model))?;
         let (tokens, vocab) = (logits.dim(0)?, logits.dim(1)?);
@@ -53,10 +56,10 @@ impl Logits {
     }
 
     fn compute(&self, model: &Model) -> Result<Tensor, Failure> {
-        if !self.stepwise {
-            return Ok(model.forward(&Model::ids(&self.tokens)?, None, Rows::All)?.squeeze(0)?);
-        }
         let mut state = model.state(1)?;
+        if !self.stepwise {
+            return Ok(model.forward(&Model::ids(&self.tokens)?, Some(&mut state), Rows::All)?.squeeze(0)?);
+        }
         let mut rows = Vec::with_capacity(self.tokens.len());
         for &token in &self.tokens {
             rows.push(model.forward(&Model::ids(&[token])?, Some(&mut state), Rows::All)?.squeeze(0)?);

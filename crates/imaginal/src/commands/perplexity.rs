@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::tokenize::tokenizer;
-use crate::cli::{Common, Failure};
+use crate::cli::{CacheArgs, Common, Failure};
 use crate::find;
 
 /// Measure the bits per byte that a model needs for text files
@@ -27,6 +27,8 @@ pub struct Perplexity {
     /// Most tokens that attention sees [default: the model's context]
     #[arg(long, value_name = "TOKENS")]
     window: Option<usize>,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 impl Perplexity {
@@ -35,7 +37,8 @@ impl Perplexity {
     /// # Errors
     /// The model cannot be loaded or has no tokenizer, or a file cannot be read or is no UTF-8.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let loaded = find::load(&self.model, common)?;
+        let mut loaded = find::load(&self.model, common)?;
+        self.cache.apply(&mut loaded.model)?;
         let tokenizer = tokenizer(&self.model, loaded.tokenizer.as_ref())?;
         let first = tokenizer
             .bos()

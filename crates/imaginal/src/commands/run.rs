@@ -7,7 +7,7 @@ use imaginal_models::Model;
 use serde_json::json;
 
 use super::tokenize::tokenizer;
-use crate::cli::{Common, Failure};
+use crate::cli::{CacheArgs, Common, Failure};
 use crate::find;
 
 /// Generate text from a prompt, or hold a conversation with a terminal
@@ -55,6 +55,8 @@ pub struct Run {
     /// Go on after tokens that end the text
     #[arg(long)]
     ignore_end: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 impl Run {
@@ -63,7 +65,8 @@ impl Run {
     /// # Errors
     /// The model cannot be loaded, an option is out of range, or standard output is closed.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let loaded = find::load(&self.model, common)?;
+        let mut loaded = find::load(&self.model, common)?;
+        self.cache.apply(&mut loaded.model)?;
         let tokenizer = tokenizer(&self.model, loaded.tokenizer.as_ref())?;
         let prompt = match self.text.as_ref().or(self.prompt.as_ref()) {
             Some(prompt) => prompt.clone(),

@@ -5,12 +5,22 @@
 
 use super::tile::{self, Left};
 use super::{
-    AttentionResult, COUNTING, Inputs, KEYS, Mask, SharedHeads, block_vectors, row_dot, soft_cap, transpose, visible,
+    AttentionOpts, AttentionResult, AttentionShape, COUNTING, Heads, KEYS, Mask, SharedHeads, block_vectors, row_dot,
+    soft_cap, transpose, visible,
 };
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::vecmath::math;
+
+/// What went into the forward pass.
+pub(super) struct Inputs<'a> {
+    pub shape: AttentionShape,
+    pub opts: AttentionOpts,
+    pub q: Heads<'a>,
+    pub k: Heads<'a>,
+    pub v: Heads<'a>,
+}
 
 /// A task: the queries of some blocks, of all heads that share a key-value head.
 #[derive(Clone, Copy)]
@@ -60,7 +70,7 @@ pub(super) fn attention(
             }
         });
     };
-    if x.work() < 128 * 1024 {
+    if s.work() < 128 * 1024 {
         (0..s.b * s.hkv * of).for_each(task);
     } else {
         pool::parallel(s.b * s.hkv * of, &task);

@@ -16,10 +16,10 @@ pub(super) fn attention(isa: Isa, x: &Inputs, out: &SharedHeads, lse: &SharedMut
     let task = |i: usize| {
         let q0 = (blocks - 1 - i % blocks) * block;
         let (b, h) = (i / blocks / s.hq, i / blocks % s.hq);
-        let len = s.d * block + KEYS * block + block * s.dv + 3 * block;
+        let len = s.d * block + KEYS * block + block * s.dv + 3 * block + KEYS * (s.d + s.dv);
         with_buffer(Slot::Fused, len, |buf| queries(isa, x, b, h, q0, block, buf, out, lse));
     };
-    if x.work() < 256 * 1024 {
+    if s.work() < 256 * 1024 {
         (0..s.b * s.hq * blocks).for_each(task);
     } else {
         pool::parallel(s.b * s.hq * blocks, &task);
@@ -40,11 +40,15 @@ simd_fn! {
         let (scores, buf) = buf.split_at_mut(KEYS * block);
         let (acc, buf) = buf.split_at_mut(block * dv);
         let (max, buf) = buf.split_at_mut(block);
-        let (sum, fix) = buf.split_at_mut(block);
+        let (sum, buf) = buf.split_at_mut(block);
+        let (fix, buf) = buf.split_at_mut(block);
+        let (k_buf, v_buf) = buf.split_at_mut(KEYS * d);
         transpose(x.q.from(b, q0, h), x.q.ts, rows, d, x.opts.scale, block, qt);
         acc.fill(0.0);
-        max.fill(f32::NEG_INFINITY);
-        sum.fill(0.0);
+        // A sink is a key that comes first and has the value 0.
+        let sink = x.sink(h);
+        max.fill(sink);
+        sum.fill(if sink == f32::NEG_INFINITY { 0.0 } else { 1.0 });
 
         let (p0, p1) = (x.opts.q_start + q0, x.opts.q_start + q0 + rows - 1);
         let (lo, hi) = (visible(&x.opts, p0, shape.tk).0, visible(&x.opts, p1, shape.tk).1);
@@ -52,8 +56,9 @@ simd_fn! {
         let mut j0 = lo / KEYS * KEYS;
         while j0 < hi {
             let keys = KEYS.min(hi - j0);
-            let (k, v) = (x.k.from(b, j0, kv), x.v.from(b, j0, kv));
-            tile::multiply(S::ISA, keys, block, d, Left { data: k, rs: x.k.ts, cs: 1 }, qt, block, scores, block, false);
+            let (k, k_stride) = x.k.floats(S::ISA, [b, j0, kv], keys, d, k_buf);
+            let (v, v_stride) = x.v.floats(S::ISA, [b, j0, kv], keys, dv, v_buf);
+            tile::multiply(S::ISA, keys, block, d, Left { data: k, rs: k_stride, cs: 1 }, qt, block, scores, block, false);
             let mask = Mask::new(&x.opts, p0, p1, j0, keys);
             for i in (0..block).step_by(l) {
                 let query = s.load(&COUNTING[i..]);
@@ -92,7 +97,7 @@ simd_fn! {
                     }
                 }
             }
-            tile::multiply(S::ISA, rows, dv, keys, Left { data: scores, rs: 1, cs: block }, v, x.v.ts, acc, dv, true);
+            tile::multiply(S::ISA, rows, dv, keys, Left { data: scores, rs: 1, cs: block }, v, v_stride, acc, dv, true);
             j0 += keys;
         }
 

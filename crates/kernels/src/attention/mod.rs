@@ -1,22 +1,37 @@
-//! Fused attention softmax(scale·q·kᵀ)·v with causal masking, grouped key-value heads, a sliding window and soft-capped
-//! scores, without ever holding the score matrix (FlashAttention, Dao et al. 2022; grouped queries, Ainslie et al. 2023).
+//! Fused attention softmax(scale·q·kᵀ)·v with causal masking, grouped key-value heads, a sliding window, soft-capped
+//! scores and sinks, without ever holding the score matrix (FlashAttention, Dao et al. 2022; grouped queries, Ainslie et
+//! al. 2023). Keys and values are f32 tensors or a cache in a number format ([`CacheLayout`]), which is never expanded.
 //!
-//! There are two paths. **Blocks** (more than [`FEW_QUERIES`] queries): a task takes one query head and as many queries as
-//! four vectors have lanes; queries lie in the lanes, so that running maxima and sums are vectors and masks are
-//! comparisons. **Few queries** (decoding): a task takes one key-value head and all queries that share it, and passes over
-//! each key and value once, in runs of [`SPLIT`] keys. Within a path a query's result depends on nothing but the query
-//! itself, its keys and its values; between the paths it differs in rounding only.
+//! There are three paths. **Blocks** (more than [`FEW_QUERIES`] queries): a task takes one query head and as many queries
+//! as four vectors have lanes; queries lie in the lanes, so that running maxima and sums are vectors and masks are
+//! comparisons; blocks of a cache are decoded to f32 on their way. **Tiles**: the same with AMX over a cache that is not
+//! f32, all query heads of a key-value head together, operands of both products rounded to bf16. **Few queries**
+//! (decoding): a task takes one key-value head and all queries that share it, and passes over each key and value once, in
+//! runs of [`SPLIT`] keys; with AVX-512-VNNI queries are rounded to bytes for keys in block formats. Keys that no query of
+//! a task sees are not touched. Within a path a query's result depends on nothing but the query itself, its keys and its
+//! values; between the paths it differs in rounding only.
+//!
+//! Tiles and bytes are for [`Precision::Auto`](crate::packed::Precision); otherwise, and wherever keys and values are f32,
+//! all arithmetic is.
 
 mod backward;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
+#[cfg(test)]
+mod cache_tests;
 mod decode;
 mod forward;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 use crate::isa::{Isa, Simd, isa};
+use crate::packed::{Precision, precision};
 use crate::pool::SharedMut;
 use crate::vecmath::{ld, math, st};
+pub use rows::{CacheLayout, Cached};
+use rows::Rows;
 
 /// Up to this many queries per head go the path for decoding.
 pub const FEW_QUERIES: usize = 4;
@@ -156,7 +171,7 @@ impl SharedHeads<'_> {
     }
 }
 
-fn check(shape: AttentionShape, q: &Heads, k: &Heads, v: &Heads) {
+fn check(shape: AttentionShape, q: &Heads, k: &Rows, v: &Rows) {
     let AttentionShape { b, tq, tk, hq, hkv, d, dv } = shape;
     assert!(hkv > 0 && hq % hkv == 0, "attention: {hq} query heads over {hkv} key-value heads");
     q.check("q", b, tq, hq, d);
@@ -179,41 +194,55 @@ fn visible(opts: &AttentionOpts, p: usize, tk: usize) -> (usize, usize) {
 
 /// Computes out[b, tq, hq, dv] and lse[b, hq, tq], the logarithm of the sum of each query's exponentiated scores.
 ///
-/// A query that sees no key gives 0 and −∞. Scores are f32 sums of d products, their exponentials are accurate to 1.5 ulp,
-/// and sums over keys run in f32 in the order of the keys.
+/// `sinks`, one for each query head, are scores of a key that every query sees and whose value is 0: they take part in
+/// the sums. A query that sees no key gives 0 and its sink, or −∞. Scores are f32 sums of d products, their exponentials
+/// are accurate to 1.5 ulp, and sums over keys run in f32 in the order of the keys.
 ///
 /// # Panics
 /// If a slice is too short for the shape, `hq` is not a multiple of `hkv`, or rows of `out` overlap.
+#[allow(clippy::too_many_arguments)]
 pub fn attention(
     shape: AttentionShape,
     opts: &AttentionOpts,
     q: Heads,
     k: Heads,
     v: Heads,
+    sinks: Option<&[f32]>,
     out: HeadsMut,
     lse: &mut [f32],
 ) {
-    attention_isa(isa(), shape, opts, q, k, v, out, lse)
+    let x = Inputs { shape, opts: *opts, q, k: Rows::Tensor(k), v: Rows::Tensor(v), sinks };
+    attention_isa(isa(), &x, out, lse)
 }
 
+/// [`attention`] over the first `tk` positions of a cache.
+///
+/// # Panics
+/// As [`attention`], or if a cache is of another shape.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn attention_isa(
-    isa: Isa,
+pub fn attention_cached(
     shape: AttentionShape,
     opts: &AttentionOpts,
     q: Heads,
-    k: Heads,
-    v: Heads,
+    k: Cached,
+    v: Cached,
+    sinks: Option<&[f32]>,
     out: HeadsMut,
     lse: &mut [f32],
 ) {
-    check(shape, &q, &k, &v);
-    let AttentionShape { b, tq, hq, dv, .. } = shape;
+    let isa = if precision() == Precision::F32 { isa().min(Isa::Avx512) } else { isa() };
+    let x = Inputs { shape, opts: *opts, q, k: Rows::Cache(k), v: Rows::Cache(v), sinks };
+    attention_isa(isa, &x, out, lse)
+}
+
+fn attention_isa(isa: Isa, x: &Inputs, out: HeadsMut, lse: &mut [f32]) {
+    check(x.shape, &x.q, &x.k, &x.v);
+    let AttentionShape { b, tq, hq, dv, .. } = x.shape;
     crate::vecmath::same_len("attention lse", lse.len(), b * hq * tq);
+    crate::vecmath::same_len("attention sinks", x.sinks.map_or(hq, <[f32]>::len), hq);
     let out = out.shared("out", b, tq, hq, dv);
-    let x = Inputs { shape, opts: *opts, q, k, v };
     let lse = SharedMut::new(lse);
-    if tq <= FEW_QUERIES { decode::attention(isa, &x, &out, &lse) } else { forward::attention(isa, &x, &out, &lse) }
+    if tq <= FEW_QUERIES { decode::attention(isa, x, &out, &lse) } else { forward::attention(isa, x, &out, &lse) }
 }
 
 /// What [`attention_backward`] reads besides the inputs.
@@ -229,7 +258,7 @@ pub struct AttentionResult<'a> {
 
 /// Computes the gradients dq[b, tq, hq, d], dk[b, tk, hkv, d] and dv[b, tk, hkv, dv], overwriting.
 ///
-/// The probabilities are computed again, block by block. A task takes a key-value head of a batch row, or one of several
+/// The probabilities are computed again, block by block, from `lse`, in which sinks are, if there were any. A task takes a key-value head of a batch row, or one of several
 /// shares of its queries where there are few heads; the split depends on the shape only.
 ///
 /// # Panics
@@ -262,7 +291,7 @@ pub(crate) fn attention_backward_isa(
     dk: HeadsMut,
     dv: HeadsMut,
 ) {
-    check(shape, &q, &k, &v);
+    check(shape, &q, &Rows::Tensor(k), &Rows::Tensor(v));
     let AttentionShape { b, tq, tk, hq, hkv, d, dv: ev } = shape;
     result.out.check("out", b, tq, hq, ev);
     result.dout.check("dout", b, tq, hq, ev);
@@ -270,24 +299,32 @@ pub(crate) fn attention_backward_isa(
     let dq = dq.shared("dq", b, tq, hq, d);
     let dk = dk.shared("dk", b, tk, hkv, d);
     let dv = dv.shared("dv", b, tk, hkv, ev);
-    let x = Inputs { shape, opts: *opts, q, k, v };
+    let x = backward::Inputs { shape, opts: *opts, q, k, v };
     backward::attention(isa, &x, &result, &dq, &dk, &dv)
 }
 
-/// The inputs of both directions.
+/// The inputs of the forward pass.
 struct Inputs<'a> {
     shape: AttentionShape,
     opts: AttentionOpts,
     q: Heads<'a>,
-    k: Heads<'a>,
-    v: Heads<'a>,
+    k: Rows<'a>,
+    v: Rows<'a>,
+    sinks: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
-    /// The rows a query's product with all keys costs, for the choice between the pool and the caller's thread.
+    /// The sink of a query head, −∞ if there is none.
+    fn sink(&self, h: usize) -> f32 {
+        self.sinks.map_or(f32::NEG_INFINITY, |s| s[h])
+    }
+}
+
+impl AttentionShape {
+    /// The multiplications of all queries with all keys and values, for the choice between the pool and the caller's
+    /// thread.
     fn work(&self) -> usize {
-        let s = &self.shape;
-        s.b * s.hq * s.tq * s.tk * (s.d + s.dv)
+        self.b * self.hq * self.tq * self.tk * (self.d + self.dv)
     }
 }
 

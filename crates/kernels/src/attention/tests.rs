@@ -7,22 +7,23 @@ use crate::isa::available;
 use crate::testing::{Random, assert_close, wide};
 
 #[derive(Clone)]
-struct Case {
-    shape: AttentionShape,
-    opts: AttentionOpts,
-    q: Vec<f64>,
-    k: Vec<f64>,
-    v: Vec<f64>,
-    g: Vec<f64>,
+pub(super) struct Case {
+    pub shape: AttentionShape,
+    pub opts: AttentionOpts,
+    pub q: Vec<f64>,
+    pub k: Vec<f64>,
+    pub v: Vec<f64>,
+    pub g: Vec<f64>,
+    pub sinks: Option<Vec<f64>>,
 }
 
 /// [b, t, h, d] of a contiguous tensor.
-fn at(t: usize, h: usize, d: usize, i: [usize; 4]) -> usize {
+pub(super) fn at(t: usize, h: usize, d: usize, i: [usize; 4]) -> usize {
     ((i[0] * t + i[1]) * h + i[2]) * d + i[3]
 }
 
 impl Case {
-    fn new(shape: AttentionShape, opts: AttentionOpts) -> Self {
+    pub fn new(shape: AttentionShape, opts: AttentionOpts) -> Self {
         let AttentionShape { b, tq, tk, hq, hkv, d, dv } = shape;
         let mut r = Random::new((tq * 1000 + tk * 10 + d) as u64);
         let mut x = |n: usize| wide(&r.vec(n, -1.5, 1.5));
@@ -33,7 +34,14 @@ impl Case {
             k: x(b * tk * hkv * d),
             v: x(b * tk * hkv * dv),
             g: x(b * tq * hq * dv),
+            sinks: None,
         }
+    }
+
+    /// Sinks below, among and above the scores.
+    pub fn with_sinks(mut self) -> Self {
+        self.sinks = Some((0..self.shape.hq).map(|h| [-2.0, 0.25, 3.0][h % 3]).collect());
+        self
     }
 
     fn sees(&self, i: usize, j: usize) -> bool {
@@ -57,15 +65,16 @@ impl Case {
                 (scores[j], slopes[j]) = (cap * t, 1.0 - t * t);
             }
         }
-        let m = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = self.sinks.as_ref().map_or(f64::NEG_INFINITY, |s| s[h]);
+        let m = scores.iter().copied().fold(sink, f64::max);
         if m == f64::NEG_INFINITY {
             return (vec![0.0; s.tk], slopes, m);
         }
-        let sum: f64 = scores.iter().map(|x| (x - m).exp()).sum();
+        let sum = scores.iter().map(|x| (x - m).exp()).sum::<f64>() + (sink - m).exp();
         (scores.iter().map(|x| (x - m).exp() / sum).collect(), slopes, m + sum.ln())
     }
 
-    fn forward(&self) -> (Vec<f64>, Vec<f64>) {
+    pub fn forward(&self) -> (Vec<f64>, Vec<f64>) {
         let s = self.shape;
         let (mut out, mut lse) = (vec![0.0; s.b * s.tq * s.hq * s.dv], vec![0.0; s.b * s.hq * s.tq]);
         for (b, h, i) in self.queries() {
@@ -166,7 +175,7 @@ impl Strided {
     }
 }
 
-fn plain(d: usize) -> AttentionOpts {
+pub(super) fn plain(d: usize) -> AttentionOpts {
     AttentionOpts { scale: 1.0 / (d as f32).sqrt(), causal: true, q_start: 0, window: None, softcap: None }
 }
 
@@ -190,6 +199,9 @@ fn cases() -> Vec<Case> {
         Case::new(shape(1, 50, 50, 2, 2, 8, 8), AttentionOpts { softcap: Some(1.0), scale: 1.0, ..p(8) }),
         // Queries beyond the keys' window see nothing.
         Case::new(shape(1, 20, 30, 1, 1, 8, 8), AttentionOpts { q_start: 25, window: Some(10), ..p(8) }),
+        Case::new(shape(1, 2, 30, 4, 2, 16, 16), AttentionOpts { q_start: 28, ..p(16) }).with_sinks(),
+        Case::new(shape(2, 40, 40, 4, 2, 16, 16), AttentionOpts { window: Some(9), softcap: Some(3.0), ..p(16) })
+            .with_sinks(),
     ]
 }
 
@@ -197,7 +209,7 @@ fn cases() -> Vec<Case> {
 fn the_oracle_agrees_with_differences() {
     let shape = AttentionShape { b: 1, tq: 3, tk: 4, hq: 2, hkv: 1, d: 3, dv: 2 };
     let opts = AttentionOpts { q_start: 1, softcap: Some(2.0), window: Some(3), ..plain(3) };
-    let case = Case::new(shape, opts);
+    let case = Case::new(shape, opts).with_sinks();
     let objective = |c: &Case| c.forward().0.iter().zip(&c.g).map(|(a, b)| a * b).sum::<f64>();
     let gradients = case.backward();
     let fields: [fn(&mut Case) -> &mut Vec<f64>; 3] = [|c| &mut c.q, |c| &mut c.k, |c| &mut c.v];
@@ -222,6 +234,7 @@ fn forward_and_backward_on_every_instruction_set() {
             ([s.b, s.tq, s.hq, s.d], [s.b, s.tk, s.hkv, s.d], [s.b, s.tk, s.hkv, s.dv], [s.b, s.tq, s.hq, s.dv]);
         let (out, lse) = case.forward();
         let expected = case.backward();
+        let sinks = case.sinks.as_ref().map(|s| s.iter().map(|x| *x as f32).collect::<Vec<f32>>());
         for isa in available() {
             for (gap, heads_first) in [(0, false), (3, true), (5, false)] {
                 let what = |name: &str| format!("{isa} case {n} gap {gap}: {name}");
@@ -233,7 +246,9 @@ fn forward_and_backward_on_every_instruction_set() {
                     |dims: [usize; 4]| Strided::new(&vec![f64::NAN; dims.iter().product()], dims, gap, heads_first);
                 let mut o = nan(od);
                 let mut l = vec![f32::NAN; lse.len()];
-                attention_isa(isa, s, &case.opts, q.heads(), k.heads(), v.heads(), o.heads_mut(), &mut l);
+                let (k_rows, v_rows) = (Rows::Tensor(k.heads()), Rows::Tensor(v.heads()));
+                let x = Inputs { shape: s, opts: case.opts, q: q.heads(), k: k_rows, v: v_rows, sinks: sinks.as_deref() };
+                attention_isa(isa, &x, o.heads_mut(), &mut l);
                 assert_close(&what("out"), &o.contiguous(), &out, 2e-6, 0.1);
                 o.check_gaps(&what("out"));
                 for (l, e) in l.iter().zip(&lse) {
@@ -272,6 +287,7 @@ fn run(shape: AttentionShape, opts: &AttentionOpts, q: &[f32], k: &[f32], v: &[f
         Heads::contiguous(q, s.tq, s.hq, s.d),
         Heads::contiguous(k, s.tk, s.hkv, s.d),
         Heads::contiguous(v, s.tk, s.hkv, s.dv),
+        None,
         HeadsMut::contiguous(&mut out, s.tq, s.hq, s.dv),
         &mut lse,
     );
@@ -314,7 +330,7 @@ fn threads_do_not_matter() {
         let (mut out, mut lse) = (vec![0.0; g.len()], vec![0.0; s.hq * s.tq]);
         let (qh, kh) = (Heads::contiguous(&q, s.tq, s.hq, s.d), Heads::contiguous(&k, s.tk, s.hkv, s.d));
         let vh = Heads::contiguous(&v, s.tk, s.hkv, s.dv);
-        attention(s, &case.opts, qh, kh, vh, HeadsMut::contiguous(&mut out, s.tq, s.hq, s.dv), &mut lse);
+        attention(s, &case.opts, qh, kh, vh, None, HeadsMut::contiguous(&mut out, s.tq, s.hq, s.dv), &mut lse);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         let result = AttentionResult {
             out: Heads::contiguous(&out, s.tq, s.hq, s.dv),

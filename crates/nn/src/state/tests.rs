@@ -30,7 +30,7 @@ macro_rules! each {
 impl Layer {
     fn empty(&self) -> Memory {
         match self {
-            Layer::Attention(_) => Memory::Kv(KvState::new(1, 2, 4, &Device::Cpu)),
+            Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
             Layer::Mamba(m) => Memory::Recurrent(m.state(1).unwrap()),
         }
     }

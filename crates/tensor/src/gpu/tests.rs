@@ -353,9 +353,9 @@ fn fused_operations() {
     });
     let inputs = [floats(&[2, 5, 4, 8]), floats(&[2, 9, 2, 8]), floats(&[2, 9, 2, 6])];
     let mut opts = AttentionOpts::causal(8, 4);
-    check("attention", &inputs, |x| x[0].attention(&x[1], &x[2], &opts));
+    check("attention", &inputs, |x| x[0].attention(&x[1], &x[2], None, &opts));
     (opts.window, opts.softcap) = (Some(3), Some(1.5));
-    check_with("attention", 1e-5, &inputs, |x| x[0].attention(&x[1], &x[2], &opts));
+    check_with("attention", 1e-5, &inputs, |x| x[0].attention(&x[1], &x[2], None, &opts));
     for (tail, silu) in [(false, true), (true, false)] {
         check("causal_conv1d", &[floats(&[2, 7, 5]), floats(&[5, 4]), floats(&[5]), floats(&[2, 3, 5])], |x| {
             Ok(x[0].causal_conv1d(&x[1], Some(&x[2]), tail.then_some(&x[3]), silu)?.0.add(&x[3].sum_all()?)?)

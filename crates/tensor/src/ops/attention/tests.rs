@@ -17,19 +17,20 @@ fn equals_its_reference_in_values_and_gradients() {
         (1, 33, 90, 2, 2, 12, 20, 50),
         (1, 150, 150, 2, 2, 80, 80, 0),
     ] {
-        let inputs = [noise(&[b, tq, hq, d], 1), noise(&[b, tk, hk, d], 2), noise(&[b, tk, hk, dv], 3)];
-        for variant in 0..4 {
+        let mut inputs = vec![noise(&[b, tq, hq, d], 1), noise(&[b, tk, hk, d], 2), noise(&[b, tk, hk, dv], 3)];
+        for variant in 0..5 {
             let mut o = AttentionOpts { q_start: start, ..opts(d) };
             match variant {
                 1 => o.window = Some(7),
                 2 => o.softcap = Some(1.5),
                 3 => o.causal = false,
+                4 => inputs.push(noise(&[hq], 4)),
                 _ => {}
             }
             check_against_reference(
                 &inputs,
-                |t| t[0].attention(&t[1], &t[2], &o),
-                |t| t[0].attention_reference(&t[1], &t[2], &o),
+                |t| t[0].attention(&t[1], &t[2], t.get(3), &o),
+                |t| t[0].attention_reference(&t[1], &t[2], t.get(3), &o),
                 2e-5,
             );
         }
@@ -42,17 +43,17 @@ fn reads_views_of_a_longer_cache() {
     let q = noise(&[1, 4, 1, 4, 16], 1).narrow(3, 0, 4).unwrap().reshape([1, 4, 4, 16]).unwrap();
     let o = AttentionOpts { q_start: 20, ..opts(16) };
     let (k, v) = (k.narrow(1, 0, 24).unwrap(), v.narrow(1, 0, 24).unwrap());
-    let got = q.attention(&k, &v, &o).unwrap();
-    assert!(difference(&got, &q.attention_reference(&k, &v, &o).unwrap()) < 2e-5);
+    let got = q.attention(&k, &v, None, &o).unwrap();
+    assert!(difference(&got, &q.attention_reference(&k, &v, None, &o).unwrap()) < 2e-5);
 }
 
 #[test]
 fn wrong_shapes_are_errors() {
     let q = noise(&[1, 4, 4, 8], 1);
     let kv = |t, h, d| noise(&[1, t, h, d], 2);
-    assert!(q.attention(&kv(4, 3, 8), &kv(4, 3, 8), &opts(8)).is_err());
-    assert!(q.attention(&kv(4, 2, 6), &kv(4, 2, 8), &opts(8)).is_err());
-    assert!(q.attention(&kv(4, 2, 8), &kv(5, 2, 8), &opts(8)).is_err());
-    assert!(q.attention(&kv(3, 2, 8), &kv(3, 2, 8), &opts(8)).is_err());
-    assert!(q.attention(&kv(4, 2, 8), &kv(4, 2, 8), &AttentionOpts { window: Some(0), ..opts(8) }).is_err());
+    assert!(q.attention(&kv(4, 3, 8), &kv(4, 3, 8), None, &opts(8)).is_err());
+    assert!(q.attention(&kv(4, 2, 6), &kv(4, 2, 8), None, &opts(8)).is_err());
+    assert!(q.attention(&kv(4, 2, 8), &kv(5, 2, 8), None, &opts(8)).is_err());
+    assert!(q.attention(&kv(3, 2, 8), &kv(3, 2, 8), None, &opts(8)).is_err());
+    assert!(q.attention(&kv(4, 2, 8), &kv(4, 2, 8), None, &AttentionOpts { window: Some(0), ..opts(8) }).is_err());
 }
