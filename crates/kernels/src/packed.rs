@@ -120,6 +120,7 @@ pub fn matmul_packed_with(
 }
 
 /// What a product is computed from.
+#[derive(PartialEq, Eq)]
 enum Way {
     /// Bytes: activations rounded, weights as the format has them.
     Bytes,
@@ -232,48 +233,62 @@ mod tests {
         }
     }
 
+    /// The most that rounding can do to a product, where activations are at most 1: W's row has the sum of magnitudes
+    /// `weights`.
+    fn rounding(isa: Isa, precision: Precision, format: Format, m: usize, weights: f64) -> f64 {
+        match way(isa, precision, format, m) {
+            // To 127 steps.
+            Way::Bytes => weights * 0.501 / 127.0,
+            // Both operands to 8 bits, by 2^-8 at most.
+            #[cfg(target_arch = "x86_64")]
+            Way::Tiles => weights * 1.01 * 2f64.powi(-7),
+            Way::Floats => 0.0,
+        }
+    }
+
+    /// Checks a product of random weights with the activations, for all instruction sets.
+    fn check(format: Format, m: usize, n: usize, k: usize, x: &[f32]) {
+        let mut w = vec![0; format.bytes_for(n * k).unwrap()];
+        format.encode(&numbers(n * k, 1), &mut w).unwrap();
+        let mut decoded = vec![0.0; n * k];
+        format.decode(&w, &mut decoded).unwrap();
+        // One byte further, to prove that bytes need no alignment.
+        let shifted: Vec<u8> = [0].iter().chain(&w).copied().collect();
+        let largest = f64::from(x.iter().fold(0.0f32, |a, x| a.max(x.abs())));
+        let mut exact = vec![(0.0, 0.0, 0.0); m * n];
+        for (i, exact) in exact.iter_mut().enumerate() {
+            let (x, w) = (&x[i / n * k..][..k], &decoded[i % n * k..][..k]);
+            for (x, w) in x.iter().zip(w) {
+                let product = f64::from(*x) * f64::from(*w);
+                exact.0 += product;
+                exact.1 += product.abs();
+                exact.2 += f64::from(w.abs());
+            }
+        }
+        for (isa, precision) in available().flat_map(|isa| [(isa, Precision::Auto), (isa, Precision::F32)]) {
+            let mut out = vec![f32::NAN; m * n];
+            matmul_packed_with(isa, precision, format, &shifted[1..], n, k, x, m, &mut out);
+            for (i, (out, (exact, terms, weights))) in out.iter().zip(&exact).enumerate() {
+                let bound =
+                    (k + 2) as f64 * 2f64.powi(-23) * terms + rounding(isa, precision, format, m, weights * largest);
+                let error = (f64::from(*out) - exact).abs();
+                assert!(error <= bound, "{isa} {precision:?} {} {m}×{n}×{k} at {i}: {error}", format.name());
+            }
+        }
+    }
+
     #[test]
     fn every_format_against_the_decoded_matrix_in_f64() {
         let formats: Vec<Format> = float_formats().collect();
-        assert!(formats.len() >= 6, "{formats:?}");
+        // All but the whole numbers.
+        assert_eq!(formats.len(), Format::all().filter(|f| !f.name().starts_with('i') || f.block_len() > 1).count());
         for format in formats {
             let unit = format.block_len();
             let depths = if unit == 1 { vec![1, 20, 37, 100, 500] } else { vec![unit, 3 * unit, 1024] };
             for k in depths {
                 for n in [1, 2, 7, 33, 70] {
-                    let mut w = vec![0; format.bytes_for(n * k).unwrap()];
-                    format.encode(&numbers(n * k, 1), &mut w).unwrap();
-                    let mut decoded = vec![0.0; n * k];
-                    format.decode(&w, &mut decoded).unwrap();
-                    // One byte further, to prove that bytes need no alignment.
-                    let shifted: Vec<u8> = [0].iter().chain(&w).copied().collect();
-                    for m in [1, 2, 3, 4, 5, 8, 9, 40] {
-                        let x = numbers(m * k, 2);
-                        for isa in available() {
-                            let mut out = vec![f32::NAN; m * n];
-                            matmul_packed_with(isa, Precision::Auto, format, &shifted[1..], n, k, &x, m, &mut out);
-                            for (i, out) in out.chunks(n).enumerate() {
-                                for (j, out) in out.iter().enumerate() {
-                                    let terms = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(decoded[j * k + p]));
-                                    let weights = (0..k).map(|p| f64::from(decoded[j * k + p]).abs()).sum::<f64>();
-                                    // Both operands of AMX products are rounded to 8 bits, by 2^-8 at most; products
-                                    // of bytes round x, whose magnitude is at most 1, to 127 steps.
-                                    let few = m <= FEW || isa < Isa::Amx;
-                                    let rounding = match (isa, format.block_len()) {
-                                        (Isa::Avx512Vnni | Isa::Amx, 2..) if few => weights * 0.501 / 127.0,
-                                        (Isa::Amx, _) if !few && format != Format::F32 => {
-                                            weights * 1.01 * 2f64.powi(-7)
-                                        }
-                                        _ => 0.0,
-                                    };
-                                    let bound =
-                                        (k + 2) as f64 * 2f64.powi(-24) * terms.clone().map(f64::abs).sum::<f64>()
-                                            + rounding;
-                                    let error = (f64::from(*out) - terms.sum::<f64>()).abs();
-                                    assert!(error <= bound, "{isa} {} {m}×{n}×{k}: {error}", format.name());
-                                }
-                            }
-                        }
+                    for m in [1, 3, 8, 9, 40] {
+                        check(format, m, n, k, &numbers(m * k, 2));
                     }
                 }
             }
@@ -281,14 +296,76 @@ mod tests {
     }
 
     #[test]
+    fn odd_shapes_of_every_format() {
+        let mut random = crate::testing::Random::new(5);
+        let mut below = |n: u64| (random.bits() >> 20) as usize % n as usize;
+        for format in float_formats() {
+            for most in [8, 40, 600] {
+                let (m, n, k) = (1 + below(most), 1 + below(40), format.block_len() * (1 + below(300 / 32)));
+                let mut x = numbers(m * k, 3);
+                // One channel far beyond the others.
+                let channel = below(k as u64);
+                x.iter_mut().skip(channel).step_by(k).for_each(|x| *x *= 100.0);
+                check(format, m, n, k, &x);
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_as_near_as_llama_cpp_s() {
+        // There activations have a scale for each 32, or for each 256 before blocks of that length.
+        let (m, n, k) = (12, 40, 1024);
+        let mut random = crate::testing::Random::new(8);
+        let mut normal = |n: usize| -> Vec<f32> {
+            (0..n).map(|_| (0..12).map(|_| random.uniform(-0.5, 0.5)).sum::<f32>()).collect()
+        };
+        let x: Vec<f32> =
+            normal(m * k).iter().enumerate().map(|(i, x)| if i % k == 77 { x * 30.0 } else { *x }).collect();
+        let values = normal(n * k);
+        for format in float_formats().filter(|f| f.block_len() > 1) {
+            let mut w = vec![0; format.bytes_for(n * k).unwrap()];
+            format.encode(&values, &mut w).unwrap();
+            let mut decoded = vec![0.0; n * k];
+            format.decode(&w, &mut decoded).unwrap();
+            let group = if format.block_len() == 256 { 256 } else { 32 };
+            let mut theirs = x.clone();
+            for x in theirs.chunks_mut(group) {
+                let scale = x.iter().fold(0.0f32, |a, x| a.max(x.abs())) / 127.0;
+                x.iter_mut().for_each(|x| *x = (*x / scale).round() * scale);
+            }
+            let product = |x: &[f32], i: usize| -> f64 {
+                let (x, w) = (&x[i / n * k..][..k], &decoded[i % n * k..][..k]);
+                x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+            };
+            let theirs: f64 = (0..m * n).map(|i| (product(&theirs, i) - product(&x, i)).powi(2)).sum();
+            for isa in available() {
+                for tokens in [FEW, m] {
+                    if way(isa, Precision::Auto, format, tokens) != Way::Bytes {
+                        continue;
+                    }
+                    let mut ours = 0.0;
+                    for x in x.chunks(tokens * k) {
+                        let mut out = vec![0.0; x.len() / k * n];
+                        matmul_packed_with(isa, Precision::Auto, format, &w, n, k, x, x.len() / k, &mut out);
+                        for (i, out) in out.iter().enumerate() {
+                            ours += (f64::from(*out) - product(x, i)).powi(2);
+                        }
+                    }
+                    assert!(ours <= 1.2 * theirs, "{isa} {format} {tokens}: {ours:e} beside {theirs:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_row_does_not_depend_on_its_neighbours() {
-        let (n, k) = (70, 640);
-        for format in [Format::Q8_0, Format::BF16, Format::F64] {
+        let (n, k) = (70, 768);
+        for format in float_formats() {
             let mut w = vec![0; format.bytes_for(n * k).unwrap()];
             format.encode(&numbers(n * k, 3), &mut w).unwrap();
             let x = numbers(50 * k, 4);
             for isa in available() {
-                for range in [1..9, 9..50] {
+                for range in [1..FEW + 1, FEW + 1..50] {
                     let mut first: Option<Vec<f32>> = None;
                     for m in range {
                         let mut out = vec![0.0; m * n];

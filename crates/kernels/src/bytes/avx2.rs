@@ -2,24 +2,24 @@
 
 use std::arch::x86_64::*;
 
-use super::read::{Layout, LookUp, Read};
+use super::read::{Layout, Read, Steps};
 use super::{Activations, CHUNK, Weights};
 use crate::gemm::FEW;
 
-/// Looking up with AVX2.
+/// Steps of reading with AVX2 and F16C.
 #[derive(Clone, Copy)]
-pub(super) struct Shuffle(());
+pub(super) struct Avx2(());
 
-impl Shuffle {
+impl Avx2 {
     /// # Safety
-    /// The CPU must have AVX2.
+    /// The CPU must have AVX2 and F16C.
     #[inline(always)]
     pub(super) unsafe fn new() -> Self {
-        Shuffle(())
+        Avx2(())
     }
 }
 
-impl LookUp for Shuffle {
+impl Steps for Avx2 {
     #[inline(always)]
     fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
         // SAFETY: only made where AVX2 exists; whole arrays are read and written.
@@ -31,6 +31,14 @@ impl LookUp for Shuffle {
             }
         }
     }
+
+    #[inline(always)]
+    fn widen(self, bits: [u16; 8]) -> [f32; 8] {
+        let mut wide = [0.0; 8];
+        // SAFETY: only made where F16C exists; whole arrays are read and written.
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
+        wide
+    }
 }
 
 /// Chunks that are read before they are multiplied; they stay in the first-level cache.
@@ -38,15 +46,7 @@ const PART: usize = 8;
 
 /// The products of a row with each of up to [`FEW`] tokens, whose chunks are `stride` apart.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn row(
-    layout: Layout,
-    read: Read,
-    row: &[u8],
-    k: usize,
-    x: &[Activations],
-    stride: usize,
-    out: &mut [f32],
-) {
+pub(super) fn row(layout: Layout, read: Read, row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
     let mut acc = [[_mm256_setzero_ps(); 2]; FEW];
     let mut weights = [Weights::ZERO; PART];
     for (part, row) in row.chunks(PART * layout.bytes).enumerate() {

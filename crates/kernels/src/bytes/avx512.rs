@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use imaginal_numeric::{Format, tables};
 
-use super::read::{self, E2M1, IQ4, LookUp, Read};
+use super::avx2::Avx2;
+use super::read::{self, E2M1, IQ4, Read};
 use super::{Activations, CHUNK, Weights};
 use crate::gemm::FEW;
 
@@ -106,24 +107,6 @@ macro_rules! kernels {
             }
         })*
     };
-}
-
-/// Looking up with AVX-512.
-#[derive(Clone, Copy)]
-struct Shuffle;
-
-impl LookUp for Shuffle {
-    #[inline(always)]
-    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
-        // SAFETY: only made where AVX-512 exists; whole arrays are read and written.
-        unsafe {
-            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-            for q in q.as_chunks_mut::<64>().0 {
-                let looked_up = _mm512_shuffle_epi8(table, _mm512_loadu_si512(q.as_ptr().cast()));
-                _mm512_storeu_si512(q.as_mut_ptr().cast(), looked_up);
-            }
-        }
-    }
 }
 
 vnni! {
@@ -258,11 +241,13 @@ vnni! {
 
 /// What portable code reads, in registers.
 #[inline(always)]
-fn portable(read: impl FnOnce(&mut Weights)) -> Registers {
+fn portable(read: impl FnOnce(Avx2, &mut Weights)) -> Registers {
     let mut w = Weights::ZERO;
-    read(&mut w);
-    // SAFETY: only called where AVX-512 exists.
-    unsafe { load(&w) }
+    // SAFETY: only called where AVX-512 exists, and AVX2 with it.
+    unsafe {
+        read(Avx2::new(), &mut w);
+        load(&w)
+    }
 }
 
 /// Adds the products of 256 weights with those of each token, `stride` chunks apart.
@@ -430,42 +415,42 @@ kernels! {
     // Those below are read by portable code: they are rarer, and their grids leave little to do in registers.
 
     fn nvfp4 / NVFP4(block: [144]) {
-        portable(|w| read::nvfp4(Shuffle, block, w))
+        portable(|steps, w| read::nvfp4(steps, block, w))
     }
 
     fn tq1_0 / TQ1_0(block: [54]) {
-        portable(|w| read::tq1_0(Shuffle, block, w))
+        portable(|steps, w| read::tq1_0(steps, block, w))
     }
 
     fn tq2_0 / TQ2_0(block: [66]) {
-        portable(|w| read::tq2_0(Shuffle, block, w))
+        portable(|steps, w| read::tq2_0(steps, block, w))
     }
 
     fn iq1_s / IQ1_S(block: [50]) {
-        portable(|w| read::iq1_s(Shuffle, block, w))
+        portable(|steps, w| read::iq1_s(steps, block, w))
     }
 
     fn iq1_m / IQ1_M(block: [56]) {
-        portable(|w| read::iq1_m(Shuffle, block, w))
+        portable(|steps, w| read::iq1_m(steps, block, w))
     }
 
     fn iq2_xxs / IQ2_XXS(block: [66]) {
-        portable(|w| read::iq2_xxs(Shuffle, block, w))
+        portable(|steps, w| read::iq2_xxs(steps, block, w))
     }
 
     fn iq2_xs / IQ2_XS(block: [74]) {
-        portable(|w| read::iq2_xs(Shuffle, block, w))
+        portable(|steps, w| read::iq2_xs(steps, block, w))
     }
 
     fn iq2_s / IQ2_S(block: [82]) {
-        portable(|w| read::iq2_s(Shuffle, block, w))
+        portable(|steps, w| read::iq2_s(steps, block, w))
     }
 
     fn iq3_xxs / IQ3_XXS(block: [98]) {
-        portable(|w| read::iq3_xxs(Shuffle, block, w))
+        portable(|steps, w| read::iq3_xxs(steps, block, w))
     }
 
     fn iq3_s / IQ3_S(block: [110]) {
-        portable(|w| read::iq3_s(Shuffle, block, w))
+        portable(|steps, w| read::iq3_s(steps, block, w))
     }
 }

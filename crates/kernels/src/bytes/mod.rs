@@ -24,21 +24,22 @@ use crate::isa::Isa;
 use read::Read;
 
 /// Weights that are read at a time: the longest block.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// 256 weights.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Weights {
-    q: [u8; CHUNK],
+pub(crate) struct Weights {
+    /// The numbers.
+    pub q: [u8; CHUNK],
     /// The scale of each 16.
-    scale: [f32; 16],
+    pub scale: [f32; 16],
     /// What each 16 have added.
-    min: [f32; 16],
+    pub min: [f32; 16],
 }
 
 impl Weights {
-    const ZERO: Weights = Weights { q: [0; CHUNK], scale: [0.0; 16], min: [0.0; 16] };
+    pub(crate) const ZERO: Weights = Weights { q: [0; CHUNK], scale: [0.0; 16], min: [0.0; 16] };
 }
 
 /// 256 activations of a token.
@@ -82,6 +83,17 @@ pub(crate) fn matmul(
     } else {
         many::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out);
     }
+}
+
+/// Reads [`CHUNK`] weights, those that are missing as if zeros followed.
+///
+/// # Panics
+/// If the format has no blocks, or more bytes are given.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
+    let Some(read) = reader(isa, format) else { panic!("{format} has no blocks") };
+    // SAFETY: the reader is one of the instruction set.
+    unsafe { read(bytes, std::slice::from_mut(out)) }
 }
 
 /// What reads a format.

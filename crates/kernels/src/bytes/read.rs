@@ -23,32 +23,36 @@ pub(super) struct Layout {
 /// compiled for.
 pub(super) type Read = unsafe fn(&[u8], &mut [Weights]);
 
-/// The part of reading that has an instruction of its own.
-pub(super) trait LookUp: Copy {
+/// The parts of reading that instruction sets have instructions for.
+pub(super) trait Steps: Copy {
     /// Replaces every number below 16 by the table's.
     fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]);
+
+    /// Widens the bits of binary16 numbers.
+    fn widen(self, bits: [u16; 8]) -> [f32; 8];
 }
 
 /// Without any instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 
-impl LookUp for Plain {
+impl Steps for Plain {
     #[inline(always)]
     fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
         for q in q {
             *q = table[usize::from(*q & 15)];
         }
     }
+
+    #[inline(always)]
+    fn widen(self, bits: [u16; 8]) -> [f32; 8] {
+        bits.map(f16_to_f32)
+    }
 }
 
 /// Reads all chunks of a row.
 #[inline(always)]
-pub(super) fn each<const BYTES: usize>(
-    row: &[u8],
-    out: &mut [Weights],
-    read: impl Fn(&[u8; BYTES], &mut Weights),
-) {
+pub(super) fn each<const BYTES: usize>(row: &[u8], out: &mut [Weights], read: impl Fn(&[u8; BYTES], &mut Weights)) {
     let (whole, rest) = row.as_chunks::<BYTES>();
     for (block, out) in whole.iter().zip(&mut *out) {
         read(block, out);
@@ -83,13 +87,13 @@ macro_rules! formats {
         /// What reads a format with AVX2.
         #[cfg(target_arch = "x86_64")]
         pub(super) fn avx2(format: Format) -> Option<Read> {
-            use super::avx2::Shuffle;
+            use super::avx2::Avx2;
             $(
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn $name(row: &[u8], out: &mut [Weights]) {
                     // SAFETY: this function runs only where its features exist.
-                    let shuffle = unsafe { Shuffle::new() };
-                    each::<$bytes>(row, out, |block, w| super::read::$name(shuffle, block, w));
+                    let steps = unsafe { Avx2::new() };
+                    each::<$bytes>(row, out, |block, w| super::read::$name(steps, block, w));
                 }
             )*
             Some(match format {
@@ -128,10 +132,10 @@ formats! {
 
 /// Defines functions that are inlined into code compiled for some instruction set.
 macro_rules! inlined {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<$l:ident>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<$s:ident>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$doc])*
         #[inline(always)]
-        $vis fn $name $(<$l: LookUp>)? ($($arg: $ty),*) $(-> $ret)? $body
+        $vis fn $name $(<$s: Steps>)? ($($arg: $ty),*) $(-> $ret)? $body
     )*};
 }
 
@@ -231,12 +235,12 @@ inlined! {
     }
 
     /// The binary16 numbers at byte `at` of eight blocks of `stride` bytes.
-    fn halves(blocks: &[u8], stride: usize, at: usize) -> [f32; 8] {
+    fn halves<S>(s: S, blocks: &[u8], stride: usize, at: usize) -> [f32; 8] {
         let mut bits = [0; 8];
         for (i, bits) in bits.iter_mut().enumerate() {
             *bits = u16::from_le_bytes([blocks[i * stride + at], blocks[i * stride + at + 1]]);
         }
-        bits.map(f16_to_f32)
+        s.widen(bits)
     }
 
     /// Adds 16 where the bit of four bytes at `at` of each block is set.
@@ -313,42 +317,42 @@ inlined! {
 }
 
 inlined! {
-    pub(super) fn q4_0<L>(_l: L, blocks: &[u8; 144], w: &mut Weights) {
+    pub(super) fn q4_0<S>(s: S, blocks: &[u8; 144], w: &mut Weights) {
         nibbles_of_eight(blocks, 18, 2, &mut w.q);
-        centred(w, halves(blocks, 18, 0), 8);
+        centred(w, halves(s, blocks, 18, 0), 8);
     }
 
-    pub(super) fn q4_1<L>(_l: L, blocks: &[u8; 160], w: &mut Weights) {
+    pub(super) fn q4_1<S>(s: S, blocks: &[u8; 160], w: &mut Weights) {
         nibbles_of_eight(blocks, 20, 4, &mut w.q);
-        for (i, (scale, min)) in halves(blocks, 20, 0).into_iter().zip(halves(blocks, 20, 2)).enumerate() {
+        for (i, (scale, min)) in halves(s, blocks, 20, 0).into_iter().zip(halves(s, blocks, 20, 2)).enumerate() {
             set(w, i, scale, min);
         }
     }
 
-    pub(super) fn q5_0<L>(_l: L, blocks: &[u8; 176], w: &mut Weights) {
+    pub(super) fn q5_0<S>(s: S, blocks: &[u8; 176], w: &mut Weights) {
         nibbles_of_eight(blocks, 22, 6, &mut w.q);
         fifth_of_eight(blocks, 22, 2, &mut w.q);
-        centred(w, halves(blocks, 22, 0), 16);
+        centred(w, halves(s, blocks, 22, 0), 16);
     }
 
-    pub(super) fn q5_1<L>(_l: L, blocks: &[u8; 192], w: &mut Weights) {
+    pub(super) fn q5_1<S>(s: S, blocks: &[u8; 192], w: &mut Weights) {
         nibbles_of_eight(blocks, 24, 8, &mut w.q);
         fifth_of_eight(blocks, 24, 4, &mut w.q);
-        for (i, (scale, min)) in halves(blocks, 24, 0).into_iter().zip(halves(blocks, 24, 2)).enumerate() {
+        for (i, (scale, min)) in halves(s, blocks, 24, 0).into_iter().zip(halves(s, blocks, 24, 2)).enumerate() {
             set(w, i, scale, min);
         }
     }
 
-    pub(super) fn q8_0<L>(_l: L, blocks: &[u8; 272], w: &mut Weights) {
+    pub(super) fn q8_0<S>(s: S, blocks: &[u8; 272], w: &mut Weights) {
         for (i, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, byte) in q.iter_mut().zip(&blocks[34 * i + 2..34 * i + 34]) {
                 *q = byte ^ 128;
             }
         }
-        centred(w, halves(blocks, 34, 0), 128);
+        centred(w, halves(s, blocks, 34, 0), 128);
     }
 
-    pub(super) fn q2_k<L>(_l: L, block: &[u8; 84], w: &mut Weights) {
+    pub(super) fn q2_k<S>(_s: S, block: &[u8; 84], w: &mut Weights) {
         quarters(&block[16..], &mut w.q);
         let (d, dmin) = (half(block, 80), half(block, 82));
         for i in 0..16 {
@@ -357,7 +361,7 @@ inlined! {
         }
     }
 
-    pub(super) fn q3_k<L>(_l: L, block: &[u8; 110], w: &mut Weights) {
+    pub(super) fn q3_k<S>(_s: S, block: &[u8; 110], w: &mut Weights) {
         quarters(&block[32..], &mut w.q);
         for (p, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, high) in q.iter_mut().zip(&block[..32]) {
@@ -382,12 +386,12 @@ inlined! {
         centre(w, 4);
     }
 
-    pub(super) fn q4_k<L>(_l: L, block: &[u8; 144], w: &mut Weights) {
+    pub(super) fn q4_k<S>(_s: S, block: &[u8; 144], w: &mut Weights) {
         nibbles_k(&block[16..], &mut w.q);
         scales_k4(block, w);
     }
 
-    pub(super) fn q5_k<L>(_l: L, block: &[u8; 176], w: &mut Weights) {
+    pub(super) fn q5_k<S>(_s: S, block: &[u8; 176], w: &mut Weights) {
         nibbles_k(&block[48..], &mut w.q);
         for (p, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, high) in q.iter_mut().zip(&block[16..48]) {
@@ -397,7 +401,7 @@ inlined! {
         scales_k4(block, w);
     }
 
-    pub(super) fn q6_k<L>(_l: L, block: &[u8; 210], w: &mut Weights) {
+    pub(super) fn q6_k<S>(_s: S, block: &[u8; 210], w: &mut Weights) {
         quarters(&block[128..], &mut w.q);
         for (bytes, q) in block[..128].chunks_exact(64).zip(w.q.chunks_exact_mut(128)) {
             let (low, high) = q.split_at_mut(64);
@@ -413,7 +417,7 @@ inlined! {
         centre(w, 32);
     }
 
-    pub(super) fn iq1_s<L>(_l: L, block: &[u8; 50], w: &mut Weights) {
+    pub(super) fn iq1_s<S>(_s: S, block: &[u8; 50], w: &mut Weights) {
         let (low, rest) = block[2..].split_at(32);
         let rest = rest.as_chunks::<2>().0;
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -428,7 +432,7 @@ inlined! {
         }
     }
 
-    pub(super) fn iq1_m<L>(_l: L, block: &[u8; 56], w: &mut Weights) {
+    pub(super) fn iq1_m<S>(_s: S, block: &[u8; 56], w: &mut Weights) {
         let (low, rest) = block.split_at(32);
         let (high, words) = rest.split_at(16);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -449,7 +453,7 @@ inlined! {
         centre(w, 9);
     }
 
-    pub(super) fn iq2_xxs<L>(_l: L, block: &[u8; 66], w: &mut Weights) {
+    pub(super) fn iq2_xxs<S>(_s: S, block: &[u8; 66], w: &mut Weights) {
         let d = half(block, 0);
         for i in 0..8 {
             let part = &block[2 + 8 * i..10 + 8 * i];
@@ -463,7 +467,7 @@ inlined! {
         }
     }
 
-    pub(super) fn iq2_xs<L>(_l: L, block: &[u8; 74], w: &mut Weights) {
+    pub(super) fn iq2_xs<S>(_s: S, block: &[u8; 74], w: &mut Weights) {
         let groups = block[2..66].as_chunks::<2>().0;
         for (q, group) in w.q.as_chunks_mut::<8>().0.iter_mut().zip(groups) {
             let group = usize::from(u16::from_le_bytes(*group));
@@ -473,7 +477,7 @@ inlined! {
         centre(w, 43);
     }
 
-    pub(super) fn iq2_s<L>(_l: L, block: &[u8; 82], w: &mut Weights) {
+    pub(super) fn iq2_s<S>(_s: S, block: &[u8; 82], w: &mut Weights) {
         let (low, signs, high) = (&block[2..34], &block[34..66], &block[66..74]);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let point = usize::from(low[i]) | usize::from(high[i / 4] >> (i % 4 * 2) & 3) << 8;
@@ -483,7 +487,7 @@ inlined! {
         centre(w, 43);
     }
 
-    pub(super) fn iq3_xxs<L>(_l: L, block: &[u8; 98], w: &mut Weights) {
+    pub(super) fn iq3_xxs<S>(_s: S, block: &[u8; 98], w: &mut Weights) {
         let d = half(block, 0);
         for i in 0..8 {
             let (points, rest) = (&block[2 + 8 * i..10 + 8 * i], word(block, 66 + 4 * i));
@@ -497,7 +501,7 @@ inlined! {
         }
     }
 
-    pub(super) fn iq3_s<L>(_l: L, block: &[u8; 110], w: &mut Weights) {
+    pub(super) fn iq3_s<S>(_s: S, block: &[u8; 110], w: &mut Weights) {
         let (low, high, signs, codes) = (&block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let high = usize::from(high[i / 4] >> (i % 4 * 2));
@@ -513,15 +517,15 @@ inlined! {
         }
     }
 
-    pub(super) fn iq4_nl<L>(l: L, blocks: &[u8; 144], w: &mut Weights) {
+    pub(super) fn iq4_nl<S>(s: S, blocks: &[u8; 144], w: &mut Weights) {
         nibbles_of_eight(blocks, 18, 2, &mut w.q);
-        l.look_up(&IQ4, &mut w.q);
-        centred(w, halves(blocks, 18, 0), 128);
+        s.look_up(&IQ4, &mut w.q);
+        centred(w, halves(s, blocks, 18, 0), 128);
     }
 
-    pub(super) fn iq4_xs<L>(l: L, block: &[u8; 136], w: &mut Weights) {
+    pub(super) fn iq4_xs<S>(s: S, block: &[u8; 136], w: &mut Weights) {
         nibbles_of_eight(block, 16, 8, &mut w.q);
-        l.look_up(&IQ4, &mut w.q);
+        s.look_up(&IQ4, &mut w.q);
         let (d, high, low) = (half(block, 0), u16::from_le_bytes([block[2], block[3]]), word(block, 4));
         for i in 0..8 {
             let scale = (low >> (4 * i) & 15) as i32 | i32::from(high >> (2 * i) & 3) << 4;
@@ -530,16 +534,16 @@ inlined! {
         }
     }
 
-    pub(super) fn mxfp4<L>(l: L, blocks: &[u8; 136], w: &mut Weights) {
+    pub(super) fn mxfp4<S>(s: S, blocks: &[u8; 136], w: &mut Weights) {
         nibbles_of_eight(blocks, 17, 1, &mut w.q);
-        l.look_up(&E2M1, &mut w.q);
+        s.look_up(&E2M1, &mut w.q);
         for i in 0..8 {
             let scale = tables::mxfp4_half_scale(blocks[17 * i]);
             set(w, i, scale, scale * -12.0);
         }
     }
 
-    pub(super) fn nvfp4<L>(l: L, blocks: &[u8; 144], w: &mut Weights) {
+    pub(super) fn nvfp4<S>(s: S, blocks: &[u8; 144], w: &mut Weights) {
         for (i, q) in w.q.chunks_exact_mut(16).enumerate() {
             let bytes = &blocks[i / 4 * 36 + 4 + i % 4 * 8..][..8];
             let (low, high) = q.split_at_mut(8);
@@ -548,14 +552,14 @@ inlined! {
                 *high = byte >> 4;
             }
         }
-        l.look_up(&E2M1, &mut w.q);
+        s.look_up(&E2M1, &mut w.q);
         for (i, scale) in w.scale.iter_mut().enumerate() {
             *scale = tables::nvfp4_half_scale(blocks[i / 4 * 36 + i % 4]);
         }
         centre(w, 12);
     }
 
-    pub(super) fn tq1_0<L>(_l: L, block: &[u8; 54], w: &mut Weights) {
+    pub(super) fn tq1_0<S>(_s: S, block: &[u8; 54], w: &mut Weights) {
         for (first, byte, bytes, digits) in [(0, 0, 32, 5), (160, 32, 16, 5), (240, 48, 4, 4)] {
             let parts = w.q[first..][..bytes * digits].chunks_exact_mut(bytes);
             for (q, power) in parts.zip([1, 3, 9, 27, 81]) {
@@ -568,7 +572,7 @@ inlined! {
         centred(w, [half(block, 52); 8], 1);
     }
 
-    pub(super) fn tq2_0<L>(_l: L, block: &[u8; 66], w: &mut Weights) {
+    pub(super) fn tq2_0<S>(_s: S, block: &[u8; 66], w: &mut Weights) {
         quarters(block, &mut w.q);
         centred(w, [half(block, 64); 8], 1);
     }

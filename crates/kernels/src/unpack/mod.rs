@@ -1,7 +1,7 @@
 //! Rows of weights in any format, unpacked to bf16: the operand of the AMX product.
 //!
 //! Formats with few distinct values per block are unpacked by lookup: the block's possible values are computed once in f32,
-//! rounded to bf16, and one `vpermw` fetches 32 elements at a time. A value is rounded once, from the f32 that
+//! rounded to bf16, and one `vpermw` fetches 32 elements at a time; the others are read as [`bytes`](crate::bytes). A value is rounded once, from the f32 that
 //! [`Format::decode`] gives or from one fused multiply-add of the same terms.
 
 mod blocks;
@@ -11,6 +11,8 @@ use std::arch::x86_64::*;
 use imaginal_numeric::Format;
 
 use crate::amx::to_bf16;
+use crate::bytes::{CHUNK, Weights, read};
+use crate::isa::Isa;
 use crate::scratch::{Slot, with_buffer};
 
 /// Unpacks columns `first..first + len` of `row` into `dst`, whose rest is set to 0.
@@ -38,11 +40,35 @@ pub(crate) unsafe fn bf16(format: Format, row: &[u8], first: usize, len: usize, 
             Format::F32 => f32s(src, dst),
             _ => match blocks::kernel(format) {
                 Some(kernel) => kernel(src, dst),
+                None if format.block_len() > 1 => numbers(format, src, dst),
                 None => with_buffer(Slot::Rows, len, |floats| {
                     (format.info().decode)(src, floats);
                     round(floats, dst);
                 }),
             },
+        }
+    }
+}
+
+/// Rounds weights that are read as bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn numbers(format: Format, src: &[u8], dst: &mut [u16]) {
+    let Some(chunk) = format.bytes_for(CHUNK) else { panic!("{CHUNK} weights are no whole {format} blocks") };
+    let mut weights = Weights::ZERO;
+    for (src, dst) in src.chunks(chunk).zip(dst.chunks_mut(CHUNK)) {
+        read(Isa::Amx, format, src, &mut weights);
+        let groups = weights.q.as_chunks::<32>().0.iter().zip(weights.scale.as_chunks::<2>().0);
+        for (dst, ((q, scale), min)) in
+            dst.as_chunks_mut::<32>().0.iter_mut().zip(groups.zip(weights.min.as_chunks::<2>().0))
+        {
+            // SAFETY: 32 bytes are read, and 32 elements written.
+            unsafe {
+                let part = |i: usize| {
+                    let q = _mm512_cvtepu8_epi32(_mm_loadu_si128(q.as_ptr().add(16 * i).cast()));
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(scale[i]), _mm512_set1_ps(min[i]))
+                };
+                _mm512_storeu_si512(dst.as_mut_ptr().cast(), to_bf16(part(0), part(1)));
+            }
         }
     }
 }

@@ -85,11 +85,8 @@ fn tile<const M: usize, const GROUP: usize, const MINIMA: bool, const WORDS: usi
             let min = &panel.min[g * GROUP / 16];
             for ((sums, dots), x) in sums.iter_mut().zip(dots).zip(x) {
                 let start = _mm256_set1_epi32(x.start[g]);
-                let (by, base, sum) = (
-                    _mm256_set1_ps(x.scale[part]),
-                    _mm256_set1_ps(x.base[part]),
-                    _mm256_set1_ps(x.sum[g]),
-                );
+                let (by, base, sum) =
+                    (_mm256_set1_ps(x.scale[part]), _mm256_set1_ps(x.base[part]), _mm256_set1_ps(x.sum[g]));
                 for r in 0..2 {
                     let dots = _mm256_castsi256_ps(_mm256_add_epi32(dots[r], start));
                     let mut acc = _mm256_fmadd_ps(_mm256_fmadd_ps(dots, by, base), rows(scale, r), rows(sums, r));

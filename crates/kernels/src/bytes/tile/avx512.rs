@@ -58,11 +58,8 @@ fn tile<const M: usize, const GROUP: usize, const MINIMA: bool>(
             let scale = [rows(scale, 0), rows(scale, 1)];
             let min = &panel.min[g * GROUP / 16];
             for ((acc, dots), x) in acc.iter_mut().zip(dots).zip(x) {
-                let (by, base, sum) = (
-                    _mm512_set1_ps(x.scale[part]),
-                    _mm512_set1_ps(x.base[part]),
-                    _mm512_set1_ps(x.sum[g]),
-                );
+                let (by, base, sum) =
+                    (_mm512_set1_ps(x.scale[part]), _mm512_set1_ps(x.base[part]), _mm512_set1_ps(x.sum[g]));
                 for r in 0..2 {
                     let dots = _mm512_fmadd_ps(_mm512_castsi512_ps(dots[r]), by, base);
                     acc[r] = _mm512_fmadd_ps(dots, scale[r], acc[r]);
