@@ -23,15 +23,15 @@ use crate::unpack;
 /// Rows of a panel of weights, and columns (tokens) of a block of activations: two tiles.
 const ROWS: usize = 32;
 /// Depth of a panel. Every block format's length divides it.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 /// Bytes from row to row of a panel: a row and a cache line, so that rows do not fall into one set of the cache.
-const PANEL_STRIDE: usize = DEPTH * 2 + 64;
+pub(crate) const PANEL_STRIDE: usize = DEPTH * 2 + 64;
 /// Panels that pass over a part of the activations before the next part is taken, at most.
 const GROUP: usize = 8;
 /// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
 const MAX_COLUMNS: usize = 1024;
 /// Elements of depth that one tile instruction takes.
-const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
 
 /// Whether the CPU has AMX for bf16 (and AVX-512 for it) and the operating system lets this process use it. Asks once.
 pub(crate) fn granted() -> bool {
@@ -83,12 +83,12 @@ const CONFIG: Config = {
 };
 
 /// Tile registers in use by this thread, until dropped.
-struct Tiles;
+pub(crate) struct Tiles;
 
 impl Tiles {
     /// # Safety
     /// [`granted`] must have said yes.
-    unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         // SAFETY: the instruction exists by the caller's promise and reads 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
         Tiles
@@ -207,7 +207,7 @@ fn block(
 /// # Safety
 /// Tiles are configured; the panel has [`ROWS`] rows of `steps` steps; `activations` has `steps` steps of `columns` tokens
 /// in blocks of 32 (the last may be of 16); `sums` has [`ROWS`] rows of `stride` ≥ `columns` elements.
-unsafe fn multiply(
+pub(crate) unsafe fn multiply(
     steps: usize,
     panel: *const u8,
     activations: *const u8,
@@ -310,7 +310,7 @@ unsafe fn two_by_one(steps: usize, a: *const u8, b: *const u8, c: *mut f32, stri
 /// # Safety
 /// The CPU has AVX-512 with BF16; `x` holds the tokens, `k` elements apart; `dst` has room for all parts.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
+pub(crate) unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
     let first = t / 2 * 32;
     let width = 32.min(columns - first); // tokens of the block of 32 that this one is in
     for p in (0..k).step_by(DEPTH) {
@@ -354,7 +354,7 @@ pub(crate) fn to_bf16(low: __m512, high: __m512) -> __m512i {
 /// The CPU has AVX-512; 16 whole rows can be read, `columns` rows of `rows` elements... see the arguments: `src` holds 16
 /// rows, `src_stride` elements apart; `dst` takes `tokens` rows of `count` elements, `dst_stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn copy_transposed(
+pub(crate) unsafe fn copy_transposed(
     src: *const f32,
     src_stride: usize,
     dst: *mut f32,
@@ -377,7 +377,7 @@ unsafe fn copy_transposed(
 /// The transpose of 16 rows of 16 words of 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
+pub(crate) fn transpose16(r: [__m512i; 16]) -> [__m512i; 16] {
     let mut a = r;
     // Pairs of words, then quads, within 128-bit lanes.
     for i in 0..8 {
