@@ -16,23 +16,24 @@ use std::arch::x86_64::*;
 
 use imaginal_numeric::Format;
 
+use crate::isa::Isa;
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::simd_x86::transpose16;
-use crate::unpack;
+use crate::{unpack, vecmath};
 
 /// Rows of a panel of weights, and columns (tokens) of a block of activations: two tiles.
 const ROWS: usize = 32;
 /// Depth of a panel. Every block format's length divides it.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 /// Bytes from row to row of a panel: a row and a cache line, so that rows do not fall into one set of the cache.
-const PANEL_STRIDE: usize = DEPTH * 2 + 64;
+pub(crate) const PANEL_STRIDE: usize = DEPTH * 2 + 64;
 /// Panels that pass over a part of the activations before the next part is taken, at most.
 const GROUP: usize = 8;
 /// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
 const MAX_COLUMNS: usize = 1024;
 /// Elements of depth that one tile instruction takes.
-const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
 
 /// Whether the CPU has AMX for bf16 (and AVX-512 for it) and the operating system lets this process use it. Asks once.
 pub(crate) fn granted() -> bool {
@@ -84,12 +85,12 @@ const CONFIG: Config = {
 };
 
 /// Tile registers in use by this thread, until dropped.
-struct Tiles;
+pub(crate) struct Tiles;
 
 impl Tiles {
     /// # Safety
     /// [`granted`] must have said yes.
-    unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         // SAFETY: the instruction exists by the caller's promise and reads 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
         Tiles
@@ -103,44 +104,60 @@ impl Drop for Tiles {
     }
 }
 
+/// Rows of weights as they lie in a file.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub format: Format,
+    pub bytes: &'a [u8],
+    pub row_bytes: usize,
+}
+
 /// out\[m, n\] = x\[m, k\] · Wᵀ as [`matmul_packed`](crate::matmul_packed) has it, with weights and activations rounded to
 /// bf16 and sums in f32.
 ///
-/// Lengths are the caller's duty: `w` is n rows of `row_bytes`, no dimension is 0.
+/// Lengths are the caller's duty: `w` is n rows, no dimension is 0.
 ///
 /// # Panics
 /// If the process may not use AMX.
+pub(crate) fn matmul(threads: usize, w: Rows, n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
+    in_turns(threads, [w], n, k, x, m, out, |_| {});
+}
+
+/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), each product as in [`matmul`].
+pub(crate) fn matmul_swiglu(threads: usize, w: [Rows; 2], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
+    in_turns(threads, w, n, k, x, m, out, |[gate, up]| vecmath::swiglu_in_place(Isa::Avx512, gate, up));
+}
+
+/// Hands at most [`MAX_COLUMNS`] rows of x at a time to [`block`].
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn matmul(
+fn in_turns<const N: usize>(
     threads: usize,
-    format: Format,
-    w: &[u8],
-    row_bytes: usize,
+    w: [Rows; N],
     n: usize,
     k: usize,
     x: &[f32],
     m: usize,
     out: &mut [f32],
+    join: impl Fn([&mut [f32]; N]) + Sync,
 ) {
     assert!(granted(), "AMX is not available to this process");
-    assert!(x.len() >= m * k && out.len() >= m * n && w.len() >= n * row_bytes);
+    assert!(x.len() >= m * k && out.len() >= m * n && w.iter().all(|w| w.bytes.len() >= n * w.row_bytes));
     for (x, out) in x.chunks(MAX_COLUMNS * k).zip(out.chunks_mut(MAX_COLUMNS * n)) {
-        block(threads, format, w, row_bytes, n, k, x, x.len() / k, out);
+        block(threads, w, n, k, x, x.len() / k, out, &join);
     }
 }
 
-/// [`matmul`] for at most [`MAX_COLUMNS`] rows of x.
+/// The products of x with each of `w`, of which `join` makes one, in the place of the first.
 #[allow(clippy::too_many_arguments)]
-fn block(
+fn block<const N: usize>(
     threads: usize,
-    format: Format,
-    w: &[u8],
-    row_bytes: usize,
+    w: [Rows; N],
     n: usize,
     k: usize,
     x: &[f32],
     m: usize,
     out: &mut [f32],
+    join: &(impl Fn([&mut [f32]; N]) + Sync),
 ) {
     // Tiles of 16 tokens and steps of 32 columns; what is missing is 0.
     let (columns, depth) = (m.next_multiple_of(16), k.next_multiple_of(STEP));
@@ -157,45 +174,48 @@ fn block(
         let packed = packed.as_ptr().cast::<u8>() as usize;
         let out = SharedMut::new(out);
         // Panels of a group share each part of the activations while it is in the second-level cache.
-        let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
+        let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP / N) * ROWS;
         run(n.div_ceil(group), &|t| {
             let start = t * group;
             let end = n.min(start + group);
             let stride = columns + 16;
             let panel_floats = ROWS * PANEL_STRIDE / 4;
-            with_buffer(Slot::A, panel_floats + group * stride, |buffer| {
+            with_buffer(Slot::A, panel_floats + N * group * stride, |buffer| {
                 let (panel, sums) = buffer.split_at_mut(panel_floats);
                 panel.fill(0.0);
+                let mut parts = sums.chunks_exact_mut(group * stride);
+                let mut sums = [(); N].map(|()| parts.next().expect("as many parts as products"));
                 // SAFETY: AMX is granted. Panel and sums have the sizes that `multiply` reads and writes; activations
-                // were packed in the same layout; rows `start..end` lie in `w`.
+                // were packed in the same layout; rows `start..end` lie in each of `w`.
                 unsafe {
                     let tiles = Tiles::new();
                     for p in (0..k).step_by(DEPTH) {
                         let len = DEPTH.min(k - p);
                         let steps = len.div_ceil(STEP);
                         let activations = (packed + p * columns * 2) as *const u8;
-                        for first in (start..end).step_by(ROWS) {
-                            for r in 0..ROWS.min(end - first) {
-                                let row = &w[(first + r) * row_bytes..][..row_bytes];
-                                let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
-                                unpack::bf16(format, row, p, len, std::slice::from_raw_parts_mut(to, steps * STEP));
+                        for (w, sums) in w.iter().zip(&mut sums) {
+                            for first in (start..end).step_by(ROWS) {
+                                for r in 0..ROWS.min(end - first) {
+                                    let row = &w.bytes[(first + r) * w.row_bytes..][..w.row_bytes];
+                                    let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
+                                    let to = std::slice::from_raw_parts_mut(to, steps * STEP);
+                                    unpack::bf16(w.format, row, p, len, to);
+                                }
+                                let sums = sums[(first - start) * stride..].as_mut_ptr();
+                                multiply(steps, panel.as_ptr().cast(), activations, columns, sums, stride, p > 0);
                             }
-                            let sums = sums[(first - start) * stride..].as_mut_ptr();
-                            multiply(steps, panel.as_ptr().cast(), activations, columns, sums, stride, p > 0);
                         }
                     }
                     drop(tiles);
-                    for j in (0..columns).step_by(16) {
-                        for i in (start..end).step_by(16) {
-                            copy_transposed(
-                                sums.as_ptr().add((i - start) * stride + j),
-                                stride,
-                                out.as_ptr().add(j * n + i),
-                                n,
-                                (m - j).min(16),
-                                (end - i).min(16),
-                            );
-                        }
+                }
+                join(sums.each_mut().map(|sums| &mut **sums));
+                let sums = &*sums[0];
+                for j in (0..columns).step_by(16) {
+                    for i in (start..end).step_by(16) {
+                        let from = sums[(i - start) * stride + j..].as_ptr();
+                        let (tokens, count) = ((m - j).min(16), (end - i).min(16));
+                        // SAFETY: AVX-512 is there; sums have 16 rows from there on, and the results lie in `out`.
+                        unsafe { copy_transposed(from, stride, out.as_ptr().add(j * n + i), n, tokens, count) };
                     }
                 }
             });
@@ -208,7 +228,7 @@ fn block(
 /// # Safety
 /// Tiles are configured; the panel has [`ROWS`] rows of `steps` steps; `activations` has `steps` steps of `columns` tokens
 /// in blocks of 32 (the last may be of 16); `sums` has [`ROWS`] rows of `stride` ≥ `columns` elements.
-unsafe fn multiply(
+pub(crate) unsafe fn multiply(
     steps: usize,
     panel: *const u8,
     activations: *const u8,
@@ -311,7 +331,7 @@ unsafe fn two_by_one(steps: usize, a: *const u8, b: *const u8, c: *mut f32, stri
 /// # Safety
 /// The CPU has AVX-512 with BF16; `x` holds the tokens, `k` elements apart; `dst` has room for all parts.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
+pub(crate) unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
     let first = t / 2 * 32;
     let width = 32.min(columns - first); // tokens of the block of 32 that this one is in
     for p in (0..k).step_by(DEPTH) {
@@ -355,7 +375,7 @@ pub(crate) fn to_bf16(low: __m512, high: __m512) -> __m512i {
 /// The CPU has AVX-512; 16 whole rows can be read, `columns` rows of `rows` elements... see the arguments: `src` holds 16
 /// rows, `src_stride` elements apart; `dst` takes `tokens` rows of `count` elements, `dst_stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn copy_transposed(
+pub(crate) unsafe fn copy_transposed(
     src: *const f32,
     src_stride: usize,
     dst: *mut f32,

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use imaginal_numeric::Format;
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx::Rows;
 use crate::gemm::few::{self, Few, Kind, Out, Weights};
 use crate::gemm::{FEW, MatRef, Right, run};
 use crate::isa::{Isa, isa};
@@ -25,6 +27,43 @@ use crate::scratch::{Slot, with_buffer};
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
     let precision = if may_round(format, n, k) { Precision::Auto } else { Precision::F32 };
     matmul_packed_with(isa(), precision, format, w, n, k, x, m, out);
+}
+
+/// Whether [`matmul_packed_swiglu`] has a form for these formats, `n` rows of `k` weights each and `m` rows of x.
+pub fn fuses_swiglu(gate: Format, up: Format, n: usize, k: usize, m: usize) -> bool {
+    let tiles = |format| match way(isa(), Precision::Auto, format, m) {
+        #[cfg(target_arch = "x86_64")]
+        Way::Tiles => may_round(format, n, k),
+        _ => false,
+    };
+    tiles(gate) && tiles(up)
+}
+
+/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), both matrices of n rows of k weights, each with its format: the bits of
+/// [`matmul_packed`] and [`swiglu`](crate::vecmath::swiglu), but the two products never leave the cache.
+///
+/// # Panics
+/// As [`matmul_packed`], or if [`fuses_swiglu`] says no.
+pub fn matmul_packed_swiglu(
+    gate: (Format, &[u8]),
+    up: (Format, &[u8]),
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    assert!(fuses_swiglu(gate.0, up.0, n, k, m), "matmul_packed_swiglu: no form for {} and {}", gate.0, up.0);
+    assert_eq!((x.len(), out.len()), (m * k, m * n), "matmul_packed_swiglu: elements of x and of out");
+    #[cfg(target_arch = "x86_64")]
+    {
+        let rows = [gate, up].map(|(format, bytes)| {
+            let row_bytes = format.bytes_for(k).filter(|row| row.checked_mul(n) == Some(bytes.len()));
+            let Some(row_bytes) = row_bytes else { panic!("matmul_packed_swiglu: no {n} rows of {k} in {format}") };
+            Rows { format, bytes, row_bytes }
+        });
+        crate::amx::matmul_swiglu(pool::threads_here(), rows, n, k, x, m, out);
+    }
 }
 
 /// Whether products with `n` rows of `k` weights in `format` may round their operands below f32.
@@ -92,7 +131,7 @@ pub fn matmul_packed_with(
     match way(isa, precision, format, m) {
         Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
         #[cfg(target_arch = "x86_64")]
-        Way::Tiles => return crate::amx::matmul(threads, format, w, row_bytes, n, k, x, m, out),
+        Way::Tiles => return crate::amx::matmul(threads, Rows { format, bytes: w, row_bytes }, n, k, x, m, out),
         Way::Floats => {}
     }
     if m > FEW {

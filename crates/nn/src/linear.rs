@@ -45,6 +45,17 @@ impl Linear {
         let bias = self.bias.as_ref().map(Param::get);
         self.weight.linear(x, bias.as_ref())
     }
+
+    /// `silu(gate(x)) · up(x)`, for two layers of one shape.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn swiglu(gate: &Linear, up: &Linear, x: &Tensor) -> Result<Tensor> {
+        if gate.bias.is_none() && up.bias.is_none() {
+            return Weight::swiglu(&gate.weight, &up.weight, x);
+        }
+        gate.forward(x)?.swiglu(&up.forward(x)?)
+    }
 }
 
 impl Module for Linear {

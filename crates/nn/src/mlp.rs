@@ -40,7 +40,7 @@ impl Mlp {
     /// # Errors
     /// The shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&self.gate.forward(x)?.swiglu(&self.up.forward(x)?)?)
+        self.down.forward(&Linear::swiglu(&self.gate, &self.up, x)?)
     }
 }
 

@@ -112,6 +112,17 @@ impl Weight {
         }
     }
 
+    /// `silu(x · gateᵀ) · (x · upᵀ)` → `[.., rows]`, for two weights of one shape.
+    ///
+    /// # Errors
+    /// As [`Weight::linear`].
+    pub fn swiglu(gate: &Weight, up: &Weight, x: &Tensor) -> Result<Tensor> {
+        match (gate.form().packed, up.form().packed) {
+            (Some(gate), Some(up)) => x.packed_swiglu(&gate, &up),
+            _ => gate.linear(x, None)?.swiglu(&up.linear(x, None)?),
+        }
+    }
+
     /// The rows that `ids` (u32, any shape) name → `[.., cols]`, f32.
     ///
     /// # Errors

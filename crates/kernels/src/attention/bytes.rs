@@ -136,8 +136,7 @@ unsafe fn four_keys<const N: usize>(
         unsafe {
             let x = rows.map(|row| unsigned(k.kind, row, c, half));
             let scale = |block: usize| _mm_loadu_ps(scales.as_ptr().add(block * KEYS + j));
-            let key_scales =
-                _mm512_mask_broadcast_f32x4(_mm512_broadcast_f32x4(scale(2 * c)), 0xff00, scale(second));
+            let key_scales = _mm512_mask_broadcast_f32x4(_mm512_broadcast_f32x4(scale(2 * c)), 0xff00, scale(second));
             for (r, sum) in sums.iter_mut().enumerate() {
                 let chunk = q.as_ptr().add(r * per_query + c);
                 let values = _mm512_load_si512((*chunk).q.as_ptr().cast());

@@ -48,11 +48,8 @@ impl Widths {
 pub(super) fn attention(isa: Isa, x: &Inputs, out: &SharedHeads, lse: &SharedMut<f32>) {
     let s = x.shape;
     let lanes = isa.lanes();
-    let widths = Widths {
-        rows: s.tq * (s.hq / s.hkv),
-        k: s.d.next_multiple_of(lanes),
-        v: s.dv.next_multiple_of(lanes),
-    };
+    let widths =
+        Widths { rows: s.tq * (s.hq / s.hkv), k: s.d.next_multiple_of(lanes), v: s.dv.next_multiple_of(lanes) };
     let first = visible(&x.opts, x.opts.q_start, s.tk).0;
     let last = visible(&x.opts, x.opts.q_start + s.tq.max(1) - 1, s.tk).1.max(first);
     // Runs of keys begin at multiples of SPLIT, so that the order of a query's sums is its own.
@@ -192,15 +189,7 @@ simd_fn! {
 /// Turns the products of one query with a block of keys, of which it sees `lo..hi`, into unnormalised probabilities
 /// against the maximum so far. Returns the factor for what was summed before.
 #[inline(always)]
-fn softmax<S: Simd>(
-    s: S,
-    x: &Inputs,
-    scores: &mut [f32],
-    lo: usize,
-    hi: usize,
-    max: &mut f32,
-    sum: &mut f32,
-) -> f32 {
+fn softmax<S: Simd>(s: S, x: &Inputs, scores: &mut [f32], lo: usize, hi: usize, max: &mut f32, sum: &mut f32) -> f32 {
     let scale = s.splat(x.opts.scale);
     for c in scores.chunks_exact_mut(S::LANES) {
         let mut v = s.mul(scale, s.load(c));
@@ -279,14 +268,7 @@ pub(super) fn ahead(run: &Run, j: usize, n: usize) {
 
 /// The products of N queries with the four keys from `j` on. Each is a sum of vectors over the depth, then of the lanes.
 #[inline(always)]
-fn dots<S: Simd, E: Element, const N: usize>(
-    s: S,
-    k: &Run,
-    q: &[f32],
-    scales: &[f32],
-    j: usize,
-    scores: &mut [f32],
-) {
+fn dots<S: Simd, E: Element, const N: usize>(s: S, k: &Run, q: &[f32], scales: &[f32], j: usize, scores: &mut [f32]) {
     let keys = [k.row(j), k.row(j + 1), k.row(j + 2), k.row(j + 3)];
     let mut acc = [[s.zero(); 4]; N];
     assert!(q.len() >= N * k.dim && scores.len() >= (N - 1) * KEYS + 4 && j + 4 <= KEYS);

@@ -25,13 +25,15 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::isa::{Isa, Simd, isa};
 use crate::packed::{Precision, precision};
 use crate::pool::SharedMut;
 use crate::vecmath::{ld, math, st};
-pub use rows::{CacheLayout, Cached};
 use rows::Rows;
+pub use rows::{CacheLayout, Cached};
 
 /// Up to this many queries per head go the path for decoding.
 pub const FEW_QUERIES: usize = 4;
@@ -242,7 +244,14 @@ fn attention_isa(isa: Isa, x: &Inputs, out: HeadsMut, lse: &mut [f32]) {
     crate::vecmath::same_len("attention sinks", x.sinks.map_or(hq, <[f32]>::len), hq);
     let out = out.shared("out", b, tq, hq, dv);
     let lse = SharedMut::new(lse);
-    if tq <= FEW_QUERIES { decode::attention(isa, x, &out, &lse) } else { forward::attention(isa, x, &out, &lse) }
+    if tq <= FEW_QUERIES {
+        return decode::attention(isa, x, &out, &lse);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if tiles::supported(isa, x) {
+        return tiles::attention(x, &out, &lse);
+    }
+    forward::attention(isa, x, &out, &lse)
 }
 
 /// What [`attention_backward`] reads besides the inputs.

@@ -374,11 +374,26 @@ element!(Q4, Kind::Q4_0, |s, row, e| {
 macro_rules! with_element {
     ($kind:expr, $E:ident => $body:expr) => {
         match $kind {
-            $crate::gemm::few::Kind::F32 => { type $E = $crate::attention::rows::F32; $body }
-            $crate::gemm::few::Kind::F16 => { type $E = $crate::attention::rows::F16; $body }
-            $crate::gemm::few::Kind::Bf16 => { type $E = $crate::attention::rows::Bf16; $body }
-            $crate::gemm::few::Kind::Q8_0 => { type $E = $crate::attention::rows::Q8; $body }
-            $crate::gemm::few::Kind::Q4_0 => { type $E = $crate::attention::rows::Q4; $body }
+            $crate::gemm::few::Kind::F32 => {
+                type $E = $crate::attention::rows::F32;
+                $body
+            }
+            $crate::gemm::few::Kind::F16 => {
+                type $E = $crate::attention::rows::F16;
+                $body
+            }
+            $crate::gemm::few::Kind::Bf16 => {
+                type $E = $crate::attention::rows::Bf16;
+                $body
+            }
+            $crate::gemm::few::Kind::Q8_0 => {
+                type $E = $crate::attention::rows::Q8;
+                $body
+            }
+            $crate::gemm::few::Kind::Q4_0 => {
+                type $E = $crate::attention::rows::Q4;
+                $body
+            }
         }
     };
 }

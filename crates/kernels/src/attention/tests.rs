@@ -247,7 +247,8 @@ fn forward_and_backward_on_every_instruction_set() {
                 let mut o = nan(od);
                 let mut l = vec![f32::NAN; lse.len()];
                 let (k_rows, v_rows) = (Rows::Tensor(k.heads()), Rows::Tensor(v.heads()));
-                let x = Inputs { shape: s, opts: case.opts, q: q.heads(), k: k_rows, v: v_rows, sinks: sinks.as_deref() };
+                let x =
+                    Inputs { shape: s, opts: case.opts, q: q.heads(), k: k_rows, v: v_rows, sinks: sinks.as_deref() };
                 attention_isa(isa, &x, o.heads_mut(), &mut l);
                 assert_close(&what("out"), &o.contiguous(), &out, 2e-6, 0.1);
                 o.check_gaps(&what("out"));

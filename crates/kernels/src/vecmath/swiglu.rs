@@ -15,6 +15,15 @@ simd_fn! {
         s.store_partial(product(s, g, u), os.into_remainder());
     }
 
+    fn in_place<S>(s: S, gate: &mut [f32], up: &[f32]) {
+        let (mut gs, mut us) = (gate.chunks_exact_mut(S::LANES), up.chunks_exact(S::LANES));
+        for (g, u) in (&mut gs).zip(&mut us) {
+            s.store(product(s, s.load(g), s.load(u)), g);
+        }
+        let g = gs.into_remainder();
+        s.store_partial(product(s, s.load_partial(g), s.load_partial(us.remainder())), g);
+    }
+
     fn backward<S>(s: S, gate: &[f32], up: &[f32], dout: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
         let (mut gs, mut us, mut ds) =
             (gate.chunks_exact(S::LANES), up.chunks_exact(S::LANES), dout.chunks_exact(S::LANES));
@@ -61,6 +70,12 @@ pub(crate) fn swiglu_isa(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
         // SAFETY: the pieces do not overlap.
         forward(isa, &gate[r.clone()], &up[r], unsafe { shared.slice(start, n) })
     });
+}
+
+/// `gate[i]` = silu(`gate[i]`)·`up[i]` on the caller's thread, the same bits as [`swiglu`]'s.
+pub(crate) fn swiglu_in_place(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    same_len("swiglu", gate.len(), up.len());
+    in_place(isa, gate, up);
 }
 
 /// The gradients of [`swiglu`]: `dgate[i]` = `dout[i]`·`up[i]`·silu′(`gate[i]`), `dup[i]` = `dout[i]`·silu(`gate[i]`).

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imaginal_kernels::attention::{Cached, CacheLayout};
+use imaginal_kernels::attention::{CacheLayout, Cached};
 use imaginal_numeric::Format;
 
 use super::{AttentionOpts, Sizes, cpu};
@@ -35,7 +35,10 @@ enum Room {
     },
     /// On other devices f32 tensors `[batch, capacity, heads, dim]`.
     #[cfg(feature = "gpu")]
-    Tensors { k: Tensor, v: Tensor },
+    Tensors {
+        k: Tensor,
+        v: Tensor,
+    },
 }
 
 const OP: &str = "key-value cache";

@@ -70,13 +70,7 @@ impl Tensor {
         }))
     }
 
-    fn attention_sizes(
-        &self,
-        k: &Tensor,
-        v: &Tensor,
-        sinks: Option<&Tensor>,
-        opts: &AttentionOpts,
-    ) -> Result<Sizes> {
+    fn attention_sizes(&self, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, opts: &AttentionOpts) -> Result<Sizes> {
         let op = "attention";
         same_kind(op, self, k)?;
         same_kind(op, self, v)?;
