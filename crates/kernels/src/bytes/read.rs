@@ -288,7 +288,7 @@ inlined! {
     /// Eight values around `zero`, those with a sign below it. Bytes do not borrow from each other as long as no value is
     /// larger than `zero`.
     fn signed(values: u64, signs: u64, zero: u8, q: &mut [u8; 8]) {
-        *q = (values + all(zero) - (2 * values & signs)).to_le_bytes();
+        *q = (values + all(zero) - ((2 * values) & signs)).to_le_bytes();
     }
 
     /// The values of a point along eight axes.
@@ -355,9 +355,9 @@ inlined! {
     pub(super) fn q2_k<S>(_s: S, block: &[u8; 84], w: &mut Weights) {
         quarters(&block[16..], &mut w.q);
         let (d, dmin) = (half(block, 80), half(block, 82));
-        for i in 0..16 {
-            w.scale[i] = d * f32::from(block[i] & 15);
-            w.min[i] = -dmin * f32::from(block[i] >> 4);
+        for ((scale, min), byte) in w.scale.iter_mut().zip(&mut w.min).zip(block) {
+            *scale = d * f32::from(byte & 15);
+            *min = -dmin * f32::from(byte >> 4);
         }
     }
 
@@ -565,7 +565,7 @@ inlined! {
             for (q, power) in parts.zip([1, 3, 9, 27, 81]) {
                 for (q, packed) in q.iter_mut().zip(&block[byte..]) {
                     // The digit in front of a fraction to base 3.
-                    *q = (u16::from(packed.wrapping_mul(power)) * 3 >> 8) as u8;
+                    *q = ((u16::from(packed.wrapping_mul(power)) * 3) >> 8) as u8;
                 }
             }
         }
