@@ -30,6 +30,8 @@ pub(crate) const DEPTH: usize = 256;
 pub(crate) const PANEL_STRIDE: usize = DEPTH * 2 + 64;
 /// Panels that pass over a part of the activations before the next part is taken, at most.
 const GROUP: usize = 8;
+/// Bytes of a result above which it is written past the caches, which it would only sweep.
+const PAST: usize = 1 << 20;
 /// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
 const MAX_COLUMNS: usize = 1024;
 /// Elements of depth that one tile instruction takes.
@@ -210,14 +212,18 @@ fn block<const N: usize>(
                 }
                 join(sums.each_mut().map(|sums| &mut **sums));
                 let sums = &*sums[0];
+                let past = m * n * size_of::<f32>() > PAST;
                 for j in (0..columns).step_by(16) {
                     for i in (start..end).step_by(16) {
                         let from = sums[(i - start) * stride + j..].as_ptr();
                         let (tokens, count) = ((m - j).min(16), (end - i).min(16));
                         // SAFETY: AVX-512 is there; sums have 16 rows from there on, and the results lie in `out`.
-                        unsafe { copy_transposed(from, stride, out.as_ptr().add(j * n + i), n, tokens, count) };
+                        unsafe { copy_transposed(from, stride, out.as_ptr().add(j * n + i), n, tokens, count, past) };
                     }
                 }
+                // Orders what went past the caches before whatever tells others that the task is done.
+                // SAFETY: part of the instruction set.
+                unsafe { _mm_sfence() };
             });
         });
     });
@@ -369,11 +375,11 @@ pub(crate) fn to_bf16(low: __m512, high: __m512) -> __m512i {
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// Writes the transpose of a 16×16 block (`rows` × `columns` of it) of f32.
+/// Writes the transpose of a 16×16 block of f32: `tokens` rows of `count` elements; `past` the caches if that can be.
 ///
 /// # Safety
-/// The CPU has AVX-512; 16 whole rows can be read, `columns` rows of `rows` elements... see the arguments: `src` holds 16
-/// rows, `src_stride` elements apart; `dst` takes `tokens` rows of `count` elements, `dst_stride` apart.
+/// The CPU has AVX-512; `src` holds 16 rows, `src_stride` elements apart; `dst` takes the result, whose rows are
+/// `dst_stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(crate) unsafe fn copy_transposed(
     src: *const f32,
@@ -382,6 +388,7 @@ pub(crate) unsafe fn copy_transposed(
     dst_stride: usize,
     tokens: usize,
     count: usize,
+    past: bool,
 ) {
     let mut rows = [_mm512_setzero_si512(); 16];
     for (i, row) in rows.iter_mut().enumerate() {
@@ -390,8 +397,16 @@ pub(crate) unsafe fn copy_transposed(
     }
     let mask = if count >= 16 { u16::MAX } else { (1 << count) - 1 };
     for (i, row) in transpose16(rows).into_iter().enumerate().take(tokens) {
-        // SAFETY: writable by the caller's promise; masked lanes are not written.
-        unsafe { _mm512_mask_storeu_epi32(dst.add(i * dst_stride).cast(), mask, row) };
+        // SAFETY: writable by the caller's promise; masked lanes are not written. Whole lines go past the caches where
+        // that is asked for: to be written there they would have to be read first.
+        unsafe {
+            let to = dst.add(i * dst_stride);
+            if past && mask == u16::MAX && to.addr().is_multiple_of(64) {
+                _mm512_stream_si512(to.cast(), row);
+            } else {
+                _mm512_mask_storeu_epi32(to.cast(), mask, row);
+            }
+        }
     }
 }
 
@@ -407,7 +422,7 @@ mod tests {
         let src: Vec<f32> = (0..16 * 20).map(|i| i as f32).collect();
         let mut dst = vec![-1.0f32; 16 * 24];
         // SAFETY: AVX-512 is there with AMX; the buffers hold 16 rows of 16.
-        unsafe { copy_transposed(src.as_ptr(), 20, dst.as_mut_ptr(), 24, 15, 13) };
+        unsafe { copy_transposed(src.as_ptr(), 20, dst.as_mut_ptr(), 24, 15, 13, false) };
         for i in 0..16 {
             for j in 0..24 {
                 let expected = if i < 15 && j < 13 { (j * 20 + i) as f32 } else { -1.0 };
