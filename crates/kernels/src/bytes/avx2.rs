@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::read::{Layout, Read, Steps};
-use super::{Activations, CHUNK, Weights};
-use crate::gemm::FEW;
+use super::read::Steps;
+use super::{Activations, CHUNK, Read, Weights, whole};
 
 /// Steps of reading with AVX2 and F16C.
 #[derive(Clone, Copy)]
@@ -33,39 +32,60 @@ impl Steps for Avx2 {
     }
 
     #[inline(always)]
-    fn widen(self, bits: [u16; 8]) -> [f32; 8] {
-        let mut wide = [0.0; 8];
+    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
+        assert!(N <= 8);
+        let (mut eight, mut wide) = ([0; 8], [0.0; 8]);
+        eight[..N].copy_from_slice(&bits);
         // SAFETY: only made where F16C exists; whole arrays are read and written.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
-        wide
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(eight.as_ptr().cast()))) };
+        std::array::from_fn(|i| wide[i])
     }
 }
 
-/// Chunks that are read before they are multiplied; they stay in the first-level cache.
-const PART: usize = 8;
-
-/// The products of a row with each of up to [`FEW`] tokens, whose chunks are `stride` apart.
+/// The products of a row with each of the tokens, whose chunks are `stride` apart.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn row(layout: Layout, read: Read, row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
-    let mut acc = [[_mm256_setzero_ps(); 2]; FEW];
-    let mut weights = [Weights::ZERO; PART];
-    for (part, row) in row.chunks(PART * layout.bytes).enumerate() {
-        let first = part * PART;
-        let weights = &mut weights[..PART.min(k.div_ceil(CHUNK) - first)];
-        let ahead = row.as_ptr().wrapping_add(PART * layout.bytes);
-        for line in 0..row.len().div_ceil(64) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
-        }
-        // SAFETY: AVX2 is there.
-        unsafe { read(row, weights) };
-        for (i, w) in weights.iter().enumerate() {
-            for (acc, x) in acc.iter_mut().zip(x.chunks(stride)).take(out.len()) {
-                if layout.largest > 127 {
-                    add::<true>(w, &x[first + i], acc);
-                } else {
-                    add::<false>(w, &x[first + i], acc);
-                }
+pub(super) fn row<const WIDE: bool>(
+    read: Read,
+    chunk: usize,
+    bytes: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) {
+    match out.len() {
+        1 => tokens::<1, WIDE>(read, chunk, bytes, x, stride, out),
+        2 => tokens::<2, WIDE>(read, chunk, bytes, x, stride, out),
+        3 => tokens::<3, WIDE>(read, chunk, bytes, x, stride, out),
+        4 => tokens::<4, WIDE>(read, chunk, bytes, x, stride, out),
+        _ => {
+            for (x, out) in x.chunks(4 * stride).zip(out.chunks_mut(4)) {
+                row::<WIDE>(read, chunk, bytes, x, stride, out);
             }
+        }
+    }
+}
+
+/// The products of a row with `M` tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tokens<const M: usize, const WIDE: bool>(
+    read: Read,
+    chunk: usize,
+    bytes: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let mut acc = [[_mm256_setzero_ps(); 2]; M];
+    let mut w = Weights::ZERO;
+    for (i, block) in bytes.chunks(chunk).enumerate() {
+        // Rows follow each other: what comes in a while is on its way when it is asked for.
+        for line in 0..3 {
+            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+        }
+        // SAFETY: the reader is compiled for AVX2, which is there.
+        whole(block, chunk, |block| unsafe { read(block, &mut w) });
+        for (t, acc) in acc.iter_mut().enumerate() {
+            add::<WIDE>(&w, &x[t * stride + i], acc);
         }
     }
     for (out, [a, b]) in out.iter_mut().zip(acc) {
