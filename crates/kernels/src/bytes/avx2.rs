@@ -42,9 +42,19 @@ impl Steps for Avx2 {
     }
 }
 
-/// The products of a row with each of the tokens, whose chunks are `stride` apart.
+/// The limit of numbers that are multiplied alike: up to 63 four products fit into 16 bits, up to 127 two.
+pub(super) const fn limit(largest: u8) -> u8 {
+    match largest {
+        ..64 => 63,
+        ..128 => 127,
+        _ => 255,
+    }
+}
+
+/// The products of a row with each of the tokens, whose chunks are `stride` apart. `LARGEST` is the [`limit`]
+/// of the weights' numbers.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn row<const WIDE: bool>(
+pub(super) fn row<const LARGEST: u8>(
     read: Read,
     chunk: usize,
     bytes: &[u8],
@@ -53,13 +63,13 @@ pub(super) fn row<const WIDE: bool>(
     out: &mut [f32],
 ) {
     match out.len() {
-        1 => tokens::<1, WIDE>(read, chunk, bytes, x, stride, out),
-        2 => tokens::<2, WIDE>(read, chunk, bytes, x, stride, out),
-        3 => tokens::<3, WIDE>(read, chunk, bytes, x, stride, out),
-        4 => tokens::<4, WIDE>(read, chunk, bytes, x, stride, out),
+        1 => tokens::<1, LARGEST>(read, chunk, bytes, x, stride, out),
+        2 => tokens::<2, LARGEST>(read, chunk, bytes, x, stride, out),
+        3 => tokens::<3, LARGEST>(read, chunk, bytes, x, stride, out),
+        4 => tokens::<4, LARGEST>(read, chunk, bytes, x, stride, out),
         _ => {
             for (x, out) in x.chunks(4 * stride).zip(out.chunks_mut(4)) {
-                row::<WIDE>(read, chunk, bytes, x, stride, out);
+                row::<LARGEST>(read, chunk, bytes, x, stride, out);
             }
         }
     }
@@ -67,7 +77,7 @@ pub(super) fn row<const WIDE: bool>(
 
 /// The products of a row with `M` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tokens<const M: usize, const WIDE: bool>(
+fn tokens<const M: usize, const LARGEST: u8>(
     read: Read,
     chunk: usize,
     bytes: &[u8],
@@ -85,7 +95,7 @@ fn tokens<const M: usize, const WIDE: bool>(
         // SAFETY: the reader is compiled for AVX2, which is there.
         whole(block, chunk, |block| unsafe { read(block, &mut w) });
         for (t, acc) in acc.iter_mut().enumerate() {
-            add::<WIDE>(&w, &x[t * stride + i], acc);
+            add::<LARGEST>(&w, &x[t * stride + i], acc);
         }
     }
     for (out, [a, b]) in out.iter_mut().zip(acc) {
@@ -94,12 +104,9 @@ fn tokens<const M: usize, const WIDE: bool>(
 }
 
 /// Adds the products of 256 weights with as many activations to two sums of eight lanes.
-///
-/// Pairs of products of bytes are added in 16 bits, which holds for weights up to 127. `WIDE` ones, all of which stand for
-/// numbers around 128, are multiplied as magnitudes with activations that have taken their signs; they have no minima then.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<const WIDE: bool>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
+fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
     let ones = _mm256_set1_epi16(1);
     for half in 0..2 {
         // SAFETY: the loads lie in the fields.
@@ -109,26 +116,40 @@ fn add<const WIDE: bool>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
             let min = _mm256_loadu_ps(w.min.as_ptr().add(at));
             (_mm256_mul_ps(scales.0, scales.1), min, _mm256_loadu_ps(x.sum.as_ptr().add(at)))
         };
-        if !WIDE {
+        if LARGEST < 128 {
             acc[half] = _mm256_fmadd_ps(min, sum, acc[half]);
         }
-        for i in 0..4 {
-            // SAFETY: as above.
-            let (q, x) = unsafe {
-                let at = 128 * half + 32 * i;
-                (_mm256_loadu_si256(w.q.as_ptr().add(at).cast()), _mm256_loadu_si256(x.q.as_ptr().add(at).cast()))
-            };
-            let pairs = if WIDE {
-                let q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
-                _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
+        for i in 0..2 {
+            let (a, b) =
+                (pairs::<LARGEST>(w, x, 128 * half + 64 * i), pairs::<LARGEST>(w, x, 128 * half + 64 * i + 32));
+            // Of 64 products each eight, in the order that adding neighbours within half registers leaves them in.
+            let dots = if LARGEST < 64 {
+                _mm256_madd_epi16(_mm256_hadd_epi16(a, b), ones)
             } else {
-                _mm256_maddubs_epi16(q, x)
+                _mm256_hadd_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
             };
-            let dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-            let each = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-            let each = _mm256_add_epi32(each, _mm256_set1_epi32(2 * i as i32));
-            acc[i % 2] = _mm256_fmadd_ps(dots, _mm256_permutevar8x32_ps(scale, each), acc[i % 2]);
+            let each = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
+            let each = _mm256_add_epi32(each, _mm256_set1_epi32(4 * i as i32));
+            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), acc[i]);
         }
+    }
+}
+
+/// The sums of two products each of the 32 weights from `at` on.
+///
+/// They are added in 16 bits, which holds for weights up to 127. Larger ones, all of which stand for numbers around 128,
+/// are multiplied as magnitudes with activations that have taken their signs; they have no minima then.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pairs<const LARGEST: u8>(w: &Weights, x: &Activations, at: usize) -> __m256i {
+    let (q, x) = (&w.q[at..at + 32], &x.q[at..at + 32]);
+    // SAFETY: 32 bytes each.
+    let (q, x) = unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().cast())) };
+    if LARGEST < 128 {
+        _mm256_maddubs_epi16(q, x)
+    } else {
+        let q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
+        _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
     }
 }
 

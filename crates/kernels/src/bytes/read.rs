@@ -87,7 +87,7 @@ macro_rules! formats {
         pub(super) fn avx2(format: Format) -> Option<Kernel> {
             $(mod $name {
                 use super::*;
-                use crate::bytes::avx2::{Avx2, row};
+                use crate::bytes::avx2::{Avx2, limit, row};
 
                 // A function of its own is vectorised better than code inside of another loop.
                 #[inline(never)]
@@ -99,7 +99,7 @@ macro_rules! formats {
 
                 #[target_feature(enable = "avx2,fma,f16c")]
                 pub(super) fn multiply(bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
-                    row::<{ $largest > 127 }>(read, $bytes, bytes, x, stride, out);
+                    row::<{ limit($largest) }>(read, $bytes, bytes, x, stride, out);
                 }
             })*
             Some(match format {
