@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::read::{Layout, Read, Steps};
-use super::{Activations, CHUNK, Weights};
-use crate::gemm::FEW;
+use super::read::Steps;
+use super::{Activations, CHUNK, Read, Weights, whole};
 
 /// Steps of reading with AVX2 and F16C.
 #[derive(Clone, Copy)]
@@ -33,39 +32,70 @@ impl Steps for Avx2 {
     }
 
     #[inline(always)]
-    fn widen(self, bits: [u16; 8]) -> [f32; 8] {
-        let mut wide = [0.0; 8];
+    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
+        assert!(N <= 8);
+        let (mut eight, mut wide) = ([0; 8], [0.0; 8]);
+        eight[..N].copy_from_slice(&bits);
         // SAFETY: only made where F16C exists; whole arrays are read and written.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
-        wide
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(eight.as_ptr().cast()))) };
+        std::array::from_fn(|i| wide[i])
     }
 }
 
-/// Chunks that are read before they are multiplied; they stay in the first-level cache.
-const PART: usize = 8;
+/// The limit of numbers that are multiplied alike: up to 63 four products fit into 16 bits, up to 127 two.
+pub(super) const fn limit(largest: u8) -> u8 {
+    match largest {
+        ..64 => 63,
+        ..128 => 127,
+        _ => 255,
+    }
+}
 
-/// The products of a row with each of up to [`FEW`] tokens, whose chunks are `stride` apart.
+/// The products of a row with each of the tokens, whose chunks are `stride` apart. `LARGEST` is the [`limit`]
+/// of the weights' numbers.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn row(layout: Layout, read: Read, row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
-    let mut acc = [[_mm256_setzero_ps(); 2]; FEW];
-    let mut weights = [Weights::ZERO; PART];
-    for (part, row) in row.chunks(PART * layout.bytes).enumerate() {
-        let first = part * PART;
-        let weights = &mut weights[..PART.min(k.div_ceil(CHUNK) - first)];
-        let ahead = row.as_ptr().wrapping_add(PART * layout.bytes);
-        for line in 0..row.len().div_ceil(64) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
-        }
-        // SAFETY: AVX2 is there.
-        unsafe { read(row, weights) };
-        for (i, w) in weights.iter().enumerate() {
-            for (acc, x) in acc.iter_mut().zip(x.chunks(stride)).take(out.len()) {
-                if layout.largest > 127 {
-                    add::<true>(w, &x[first + i], acc);
-                } else {
-                    add::<false>(w, &x[first + i], acc);
-                }
+pub(super) fn row<const LARGEST: u8>(
+    read: Read,
+    chunk: usize,
+    bytes: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) {
+    match out.len() {
+        1 => tokens::<1, LARGEST>(read, chunk, bytes, x, stride, out),
+        2 => tokens::<2, LARGEST>(read, chunk, bytes, x, stride, out),
+        3 => tokens::<3, LARGEST>(read, chunk, bytes, x, stride, out),
+        4 => tokens::<4, LARGEST>(read, chunk, bytes, x, stride, out),
+        _ => {
+            for (x, out) in x.chunks(4 * stride).zip(out.chunks_mut(4)) {
+                row::<LARGEST>(read, chunk, bytes, x, stride, out);
             }
+        }
+    }
+}
+
+/// The products of a row with `M` tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tokens<const M: usize, const LARGEST: u8>(
+    read: Read,
+    chunk: usize,
+    bytes: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let mut acc = [[_mm256_setzero_ps(); 2]; M];
+    let mut w = Weights::ZERO;
+    for (i, block) in bytes.chunks(chunk).enumerate() {
+        // Rows follow each other: what comes in a while is on its way when it is asked for.
+        for line in 0..3 {
+            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+        }
+        // SAFETY: the reader is compiled for AVX2, which is there.
+        whole(block, chunk, |block| unsafe { read(block, &mut w) });
+        for (t, acc) in acc.iter_mut().enumerate() {
+            add::<LARGEST>(&w, &x[t * stride + i], acc);
         }
     }
     for (out, [a, b]) in out.iter_mut().zip(acc) {
@@ -74,12 +104,9 @@ pub(super) fn row(layout: Layout, read: Read, row: &[u8], k: usize, x: &[Activat
 }
 
 /// Adds the products of 256 weights with as many activations to two sums of eight lanes.
-///
-/// Pairs of products of bytes are added in 16 bits, which holds for weights up to 127. `WIDE` ones, all of which stand for
-/// numbers around 128, are multiplied as magnitudes with activations that have taken their signs; they have no minima then.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<const WIDE: bool>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
+fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
     let ones = _mm256_set1_epi16(1);
     for half in 0..2 {
         // SAFETY: the loads lie in the fields.
@@ -89,26 +116,40 @@ fn add<const WIDE: bool>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
             let min = _mm256_loadu_ps(w.min.as_ptr().add(at));
             (_mm256_mul_ps(scales.0, scales.1), min, _mm256_loadu_ps(x.sum.as_ptr().add(at)))
         };
-        if !WIDE {
+        if LARGEST < 128 {
             acc[half] = _mm256_fmadd_ps(min, sum, acc[half]);
         }
-        for i in 0..4 {
-            // SAFETY: as above.
-            let (q, x) = unsafe {
-                let at = 128 * half + 32 * i;
-                (_mm256_loadu_si256(w.q.as_ptr().add(at).cast()), _mm256_loadu_si256(x.q.as_ptr().add(at).cast()))
-            };
-            let pairs = if WIDE {
-                let q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
-                _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
+        for i in 0..2 {
+            let (a, b) =
+                (pairs::<LARGEST>(w, x, 128 * half + 64 * i), pairs::<LARGEST>(w, x, 128 * half + 64 * i + 32));
+            // Of 64 products each eight, in the order that adding neighbours within half registers leaves them in.
+            let dots = if LARGEST < 64 {
+                _mm256_madd_epi16(_mm256_hadd_epi16(a, b), ones)
             } else {
-                _mm256_maddubs_epi16(q, x)
+                _mm256_hadd_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones))
             };
-            let dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-            let each = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-            let each = _mm256_add_epi32(each, _mm256_set1_epi32(2 * i as i32));
-            acc[i % 2] = _mm256_fmadd_ps(dots, _mm256_permutevar8x32_ps(scale, each), acc[i % 2]);
+            let each = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
+            let each = _mm256_add_epi32(each, _mm256_set1_epi32(4 * i as i32));
+            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), acc[i]);
         }
+    }
+}
+
+/// The sums of two products each of the 32 weights from `at` on.
+///
+/// They are added in 16 bits, which holds for weights up to 127. Larger ones, all of which stand for numbers around 128,
+/// are multiplied as magnitudes with activations that have taken their signs; they have no minima then.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pairs<const LARGEST: u8>(w: &Weights, x: &Activations, at: usize) -> __m256i {
+    let (q, x) = (&w.q[at..at + 32], &x.q[at..at + 32]);
+    // SAFETY: 32 bytes each.
+    let (q, x) = unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().cast())) };
+    if LARGEST < 128 {
+        _mm256_maddubs_epi16(q, x)
+    } else {
+        let q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
+        _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
     }
 }
 

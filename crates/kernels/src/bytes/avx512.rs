@@ -5,17 +5,9 @@ use std::arch::x86_64::*;
 use imaginal_numeric::{Format, tables};
 
 use super::avx2::Avx2;
-use super::read::{self, E2M1, IQ4, Read};
-use super::{Activations, CHUNK, Weights};
+use super::read::{self, E2M1, IQ4};
+use super::{Activations, Kernel, Weights};
 use crate::gemm::FEW;
-
-/// What reads a format, and what multiplies a row of it with the activations of some tokens, `stride` chunks apart. Unsafe
-/// to call without AVX-512-VNNI.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel {
-    pub read: Read,
-    pub row: unsafe fn(&[u8], usize, &[Activations], usize, &mut [f32]),
-}
 
 /// 256 weights in registers.
 #[derive(Clone, Copy)]
@@ -53,15 +45,15 @@ macro_rules! kernels {
             fn registers($block: &[u8; $bytes]) -> Registers $body
 
             #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            pub(super) fn read(row: &[u8], out: &mut [Weights]) {
-                read::each::<$bytes>(row, out, |block, w| store(registers(block), w));
+            pub(super) fn read(block: &[u8], w: &mut Weights) {
+                store(registers(read::block_of(block)), w);
             }
 
             #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            pub(super) fn row(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+            pub(super) fn row(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
                 #[inline]
                 #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-                fn tokens<const M: usize>(row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
+                fn tokens<const M: usize>(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
                     let mut acc = [_mm512_setzero_ps(); M];
                     let (whole, rest) = row.as_chunks::<$bytes>();
                     for (i, block) in whole.iter().enumerate() {
@@ -71,7 +63,7 @@ macro_rules! kernels {
                         }
                         add(registers(block), x, i, stride, &mut acc);
                     }
-                    if k % CHUNK != 0 {
+                    if !rest.is_empty() {
                         // Blocks of zeros are weights of zero or meet activations of zero.
                         let mut last = [0; $bytes];
                         last[..rest.len()].copy_from_slice(rest);
@@ -87,19 +79,19 @@ macro_rules! kernels {
                     let (x, out) = (&x[done * stride..], &mut out[done..]);
                     done += match out.len() {
                         FEW.. => {
-                            tokens::<FEW>(row, k, x, stride, out);
+                            tokens::<FEW>(row, x, stride, out);
                             FEW
                         }
                         4.. => {
-                            tokens::<4>(row, k, x, stride, out);
+                            tokens::<4>(row, x, stride, out);
                             4
                         }
                         2.. => {
-                            tokens::<2>(row, k, x, stride, out);
+                            tokens::<2>(row, x, stride, out);
                             2
                         }
                         _ => {
-                            tokens::<1>(row, k, x, stride, out);
+                            tokens::<1>(row, x, stride, out);
                             1
                         }
                     };

@@ -2,7 +2,7 @@
 
 use imaginal_numeric::Format;
 
-use super::{Activations, CHUNK, round};
+use super::{Activations, CHUNK, kernel, round};
 use crate::gemm::FEW;
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
@@ -25,6 +25,7 @@ pub(super) fn matmul(
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
+    let Some(kernel) = kernel(isa, format) else { return };
     let chunks = k.div_ceil(CHUNK);
     let floats = size_of::<Activations>() / size_of::<f32>();
     with_buffer(Slot::B, m * chunks * floats, |buffer| {
@@ -44,7 +45,8 @@ pub(super) fn matmul(
         run(n.div_ceil(rows), &|t| {
             let mut sums = [0.0; FEW];
             for j in t * rows..n.min((t + 1) * rows) {
-                dots(isa, format, &w[j * row_bytes..][..row_bytes], k, activations, chunks, &mut sums[..m]);
+                // SAFETY: the kernel is one of the instruction set.
+                unsafe { (kernel.row)(&w[j * row_bytes..][..row_bytes], activations, chunks, &mut sums[..m]) };
                 for (i, sum) in sums[..m].iter().enumerate() {
                     // SAFETY: each row has results of its own, which lie in `out`.
                     unsafe { *shared.as_ptr().add(i * n + j) = *sum };
@@ -52,23 +54,6 @@ pub(super) fn matmul(
             }
         });
     });
-}
-
-/// The products of a row with each token, whose chunks are `stride` apart.
-fn dots(isa: Isa, format: Format, row: &[u8], k: usize, x: &[Activations], stride: usize, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if isa.usable() >= Isa::Avx512Vnni
-            && let Some(kernel) = super::avx512::kernel(format)
-        {
-            // SAFETY: the instruction set is there.
-            return unsafe { (kernel.row)(row, k, x, stride, out) };
-        }
-        if let (Some(layout), Some(read)) = (super::read::layout(format), super::read::avx2(format)) {
-            // SAFETY: products of bytes exist with AVX2 and more.
-            unsafe { super::avx2::row(layout, read, row, k, x, stride, out) }
-        }
-    }
 }
 
 simd_fn! {

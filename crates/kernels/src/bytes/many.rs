@@ -7,7 +7,7 @@ use imaginal_numeric::Format;
 
 use super::read::Layout;
 use super::tile;
-use super::{CHUNK, Weights, read, reader, round};
+use super::{CHUNK, Read, Weights, kernel, read, round, whole};
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
@@ -64,7 +64,7 @@ pub(super) fn matmul(
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
-    let (Some(layout), Some(read)) = (read::layout(format), reader(isa, format)) else { return };
+    let (Some(layout), Some(kernel)) = (read::layout(format), kernel(isa, format)) else { return };
     let tile = tile::of(isa, layout);
     let chunks = k.div_ceil(CHUNK);
     let tokens = m.min(MAX_TOKENS);
@@ -98,7 +98,7 @@ pub(super) fn matmul(
                                 let bytes = &w[r * row_bytes..][..row_bytes];
                                 &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
                             };
-                            fill(isa, layout, read, rows.clone().map(row), panel);
+                            fill(isa, layout, kernel.read, rows.clone().map(row), panel);
                             // SAFETY: the tile is one of the instruction set.
                             unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
                         }
@@ -142,19 +142,13 @@ simd_fn! {
 }
 
 /// Reads a panel; rows that are missing repeat older ones.
-fn fill<'a>(
-    isa: Isa,
-    layout: Layout,
-    read: read::Read,
-    rows: impl ExactSizeIterator<Item = &'a [u8]>,
-    panel: &mut Panel,
-) {
+fn fill<'a>(isa: Isa, layout: Layout, read: Read, rows: impl ExactSizeIterator<Item = &'a [u8]>, panel: &mut Panel) {
     let mut weights = [Weights::ZERO; READ];
     let (count, mut rows) = (rows.len(), rows);
     for first in (0..count).step_by(READ) {
         for (w, row) in weights.iter_mut().zip(rows.by_ref().take(READ)) {
             // SAFETY: the reader is one of the instruction set.
-            unsafe { read(row, std::slice::from_mut(w)) };
+            whole(row, layout.bytes, |row| unsafe { read(row, w) });
         }
         transpose(isa, layout, &weights, panel, first);
     }

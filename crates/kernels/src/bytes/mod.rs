@@ -21,7 +21,6 @@ use imaginal_numeric::Format;
 
 use crate::gemm::FEW;
 use crate::isa::Isa;
-use read::Read;
 
 /// Weights that are read at a time: the longest block.
 pub(crate) const CHUNK: usize = 256;
@@ -56,7 +55,7 @@ struct Activations {
 
 /// Whether products with the format are computed from bytes with this instruction set.
 pub(crate) fn supported(isa: Isa, format: Format) -> bool {
-    isa.usable() >= Isa::Avx2 && read::layout(format).is_some()
+    kernel(isa, format).is_some()
 }
 
 /// out\[m, n\] = x\[m, k\] · Wᵀ as [`matmul_packed`](crate::matmul_packed) has it.
@@ -85,25 +84,51 @@ pub(crate) fn matmul(
     }
 }
 
-/// Reads [`CHUNK`] weights, those that are missing as if zeros followed.
+/// Reads up to [`CHUNK`] weights; those that are missing become 0.
 ///
 /// # Panics
-/// If the format has no blocks, or more bytes are given.
+/// If the format is not [`supported`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
-    let Some(read) = reader(isa, format) else { panic!("{format} has no blocks") };
+    let (Some(kernel), Some(layout)) = (kernel(isa, format), read::layout(format)) else {
+        panic!("no products of bytes for {format} with {isa}")
+    };
     // SAFETY: the reader is one of the instruction set.
-    unsafe { read(bytes, std::slice::from_mut(out)) }
+    whole(bytes, layout.bytes, |bytes| unsafe { (kernel.read)(bytes, out) });
 }
 
-/// What reads a format.
-fn reader(isa: Isa, format: Format) -> Option<Read> {
+/// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.
+type Read = unsafe fn(&[u8], &mut Weights);
+
+/// Calls a function with the bytes of a chunk, `len` long, of which the last are 0 where a row ends before.
+#[inline(always)]
+fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
+    if bytes.len() >= len {
+        f(bytes);
+    } else {
+        // Blocks of zeros are weights of zero or meet activations of zero.
+        let mut last = [0; 512];
+        last[..bytes.len()].copy_from_slice(bytes);
+        f(&last[..len]);
+    }
+}
+
+/// What reads a format, and what multiplies a row of it with the activations of some tokens, `stride` chunks apart. Both
+/// are unsafe to call without the instruction set.
+#[derive(Clone, Copy)]
+struct Kernel {
+    read: Read,
+    row: unsafe fn(&[u8], &[Activations], usize, &mut [f32]),
+}
+
+/// The kernel of a format, `None` if the format has no blocks or the instruction set no products of bytes.
+fn kernel(isa: Isa, format: Format) -> Option<Kernel> {
     match isa.usable() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni | Isa::Amx => avx512::kernel(format).map(|kernel| kernel.read),
+        Isa::Avx512Vnni | Isa::Amx => avx512::kernel(format),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => read::avx2(format),
-        _ => read::plain(format),
+        _ => None,
     }
 }
 

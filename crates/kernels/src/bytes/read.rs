@@ -1,9 +1,14 @@
 //! Reading 256 weights of each block format in portable code, which the compiler vectorises for whatever instruction set it
 //! is inlined into. The layouts are described in `numeric`'s file of each format.
 
+#[cfg(any(test, not(target_arch = "x86_64")))]
 use imaginal_numeric::half::f16_to_f32;
 use imaginal_numeric::{Format, tables};
 
+#[cfg(any(test, not(target_arch = "x86_64")))]
+use super::Read;
+#[cfg(target_arch = "x86_64")]
+use super::{Activations, Kernel};
 use super::{CHUNK, Weights};
 
 /// What is known of a format's weights before they are read.
@@ -19,23 +24,21 @@ pub(super) struct Layout {
     pub largest: u8,
 }
 
-/// Reads a row's bytes, a last incomplete chunk as if zeros followed. Unsafe to call without the instructions it is
-/// compiled for.
-pub(super) type Read = unsafe fn(&[u8], &mut [Weights]);
-
 /// The parts of reading that instruction sets have instructions for.
 pub(super) trait Steps: Copy {
     /// Replaces every number below 16 by the table's.
     fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]);
 
     /// Widens the bits of binary16 numbers.
-    fn widen(self, bits: [u16; 8]) -> [f32; 8];
+    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N];
 }
 
 /// Without any instructions.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 
+#[cfg(any(test, not(target_arch = "x86_64")))]
 impl Steps for Plain {
     #[inline(always)]
     fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
@@ -45,23 +48,17 @@ impl Steps for Plain {
     }
 
     #[inline(always)]
-    fn widen(self, bits: [u16; 8]) -> [f32; 8] {
+    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
         bits.map(f16_to_f32)
     }
 }
 
-/// Reads all chunks of a row.
+/// The bytes of a chunk.
 #[inline(always)]
-pub(super) fn each<const BYTES: usize>(row: &[u8], out: &mut [Weights], read: impl Fn(&[u8; BYTES], &mut Weights)) {
-    let (whole, rest) = row.as_chunks::<BYTES>();
-    for (block, out) in whole.iter().zip(&mut *out) {
-        read(block, out);
-    }
-    if !rest.is_empty() {
-        // Blocks of zeros are weights of zero or meet activations of zero.
-        let mut last = [0; BYTES];
-        last[..rest.len()].copy_from_slice(rest);
-        read(&last, &mut out[whole.len()]);
+pub(super) fn block_of<const BYTES: usize>(bytes: &[u8]) -> &[u8; BYTES] {
+    match bytes.first_chunk() {
+        Some(block) => block,
+        None => panic!("{} bytes of {BYTES}", bytes.len()),
     }
 }
 
@@ -76,28 +73,37 @@ macro_rules! formats {
             })
         }
 
-        /// What reads a format.
+        /// What reads a format without any instructions.
+        #[cfg(any(test, not(target_arch = "x86_64")))]
         pub(super) fn plain(format: Format) -> Option<Read> {
             Some(match format {
-                $(Format::$format => |row, out| each::<$bytes>(row, out, |block, w| $name(Plain, block, w)),)*
+                $(Format::$format => |block, w| $name(Plain, block_of(block), w),)*
                 _ => return None,
             })
         }
 
-        /// What reads a format with AVX2.
+        /// What reads and multiplies a format with AVX2.
         #[cfg(target_arch = "x86_64")]
-        pub(super) fn avx2(format: Format) -> Option<Read> {
-            use super::avx2::Avx2;
-            $(
+        pub(super) fn avx2(format: Format) -> Option<Kernel> {
+            $(mod $name {
+                use super::*;
+                use crate::bytes::avx2::{Avx2, limit, row};
+
+                // A function of its own is vectorised better than code inside of another loop.
+                #[inline(never)]
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn $name(row: &[u8], out: &mut [Weights]) {
+                pub(super) fn read(block: &[u8], w: &mut Weights) {
                     // SAFETY: this function runs only where its features exist.
-                    let steps = unsafe { Avx2::new() };
-                    each::<$bytes>(row, out, |block, w| super::read::$name(steps, block, w));
+                    super::$name(unsafe { Avx2::new() }, block_of(block), w);
                 }
-            )*
+
+                #[target_feature(enable = "avx2,fma,f16c")]
+                pub(super) fn multiply(bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
+                    row::<{ limit($largest) }>(read, $bytes, bytes, x, stride, out);
+                }
+            })*
             Some(match format {
-                $(Format::$format => $name,)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::multiply },)*
                 _ => return None,
             })
         }
@@ -188,8 +194,8 @@ pub(super) const E2M1: [u8; 16] = moved(tables::E2M1, 12);
 
 inlined! {
     /// The binary16 number at byte `at`.
-    fn half(block: &[u8], at: usize) -> f32 {
-        f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
+    fn half<S>(s: S, block: &[u8], at: usize) -> f32 {
+        s.widen([u16::from_le_bytes([block[at], block[at + 1]])])[0]
     }
 
     fn word(block: &[u8], at: usize) -> u32 {
@@ -263,12 +269,12 @@ inlined! {
     }
 
     /// Scales and minima of a q4_k or q5_k block.
-    fn scales_k4(block: &[u8], w: &mut Weights) {
+    fn scales_k4<S>(s: S, block: &[u8], w: &mut Weights) {
         let (a, b, c) = (word(block, 4), word(block, 8), word(block, 12));
         // Four scales or minima in the bytes of each word.
         let scales = u64::from(a & 0x3f3f_3f3f) | u64::from(c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4) << 32;
         let minima = u64::from(b & 0x3f3f_3f3f) | u64::from(c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4) << 32;
-        let (d, dmin) = (half(block, 0), half(block, 2));
+        let (d, dmin) = (half(s, block, 0), half(s, block, 2));
         for (i, (scale, min)) in scales.to_le_bytes().into_iter().zip(minima.to_le_bytes()).enumerate() {
             set(w, i, d * f32::from(scale), -dmin * f32::from(min));
         }
@@ -352,16 +358,16 @@ inlined! {
         centred(w, halves(s, blocks, 34, 0), 128);
     }
 
-    pub(super) fn q2_k<S>(_s: S, block: &[u8; 84], w: &mut Weights) {
+    pub(super) fn q2_k<S>(s: S, block: &[u8; 84], w: &mut Weights) {
         quarters(&block[16..], &mut w.q);
-        let (d, dmin) = (half(block, 80), half(block, 82));
+        let (d, dmin) = (half(s, block, 80), half(s, block, 82));
         for ((scale, min), byte) in w.scale.iter_mut().zip(&mut w.min).zip(block) {
             *scale = d * f32::from(byte & 15);
             *min = -dmin * f32::from(byte >> 4);
         }
     }
 
-    pub(super) fn q3_k<S>(_s: S, block: &[u8; 110], w: &mut Weights) {
+    pub(super) fn q3_k<S>(s: S, block: &[u8; 110], w: &mut Weights) {
         quarters(&block[32..], &mut w.q);
         for (p, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, high) in q.iter_mut().zip(&block[..32]) {
@@ -377,7 +383,7 @@ inlined! {
             a >> 4 & four | (c >> 4 & two) << 4,
             b >> 4 & four | (c >> 6 & two) << 4,
         ];
-        let d = half(block, 108);
+        let d = half(s, block, 108);
         for (scales, word) in w.scale.chunks_exact_mut(4).zip(words) {
             for (scale, byte) in scales.iter_mut().zip(word.to_le_bytes()) {
                 *scale = d * f32::from(byte as i8 - 32);
@@ -386,22 +392,22 @@ inlined! {
         centre(w, 4);
     }
 
-    pub(super) fn q4_k<S>(_s: S, block: &[u8; 144], w: &mut Weights) {
+    pub(super) fn q4_k<S>(s: S, block: &[u8; 144], w: &mut Weights) {
         nibbles_k(&block[16..], &mut w.q);
-        scales_k4(block, w);
+        scales_k4(s, block, w);
     }
 
-    pub(super) fn q5_k<S>(_s: S, block: &[u8; 176], w: &mut Weights) {
+    pub(super) fn q5_k<S>(s: S, block: &[u8; 176], w: &mut Weights) {
         nibbles_k(&block[48..], &mut w.q);
         for (p, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, high) in q.iter_mut().zip(&block[16..48]) {
                 *q |= (high >> p & 1) << 4;
             }
         }
-        scales_k4(block, w);
+        scales_k4(s, block, w);
     }
 
-    pub(super) fn q6_k<S>(_s: S, block: &[u8; 210], w: &mut Weights) {
+    pub(super) fn q6_k<S>(s: S, block: &[u8; 210], w: &mut Weights) {
         quarters(&block[128..], &mut w.q);
         for (bytes, q) in block[..128].chunks_exact(64).zip(w.q.chunks_exact_mut(128)) {
             let (low, high) = q.split_at_mut(64);
@@ -410,14 +416,14 @@ inlined! {
                 *high = *high << 4 | byte >> 4;
             }
         }
-        let d = half(block, 208);
+        let d = half(s, block, 208);
         for (scale, byte) in w.scale.iter_mut().zip(&block[192..208]) {
             *scale = d * f32::from(*byte as i8);
         }
         centre(w, 32);
     }
 
-    pub(super) fn iq1_s<S>(_s: S, block: &[u8; 50], w: &mut Weights) {
+    pub(super) fn iq1_s<S>(s: S, block: &[u8; 50], w: &mut Weights) {
         let (low, rest) = block[2..].split_at(32);
         let rest = rest.as_chunks::<2>().0;
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -425,14 +431,14 @@ inlined! {
             let point = usize::from(low[i]) | usize::from(rest >> (i % 4 * 3) & 7) << 8;
             shifted(&tables::IQ1[point], rest & 0x8000 != 0, q);
         }
-        let d = half(block, 0) / 8.0;
+        let d = half(s, block, 0) / 8.0;
         for (i, rest) in rest.iter().enumerate() {
             let scale = d * f32::from(2 * (u16::from_le_bytes(*rest) >> 12 & 7) + 1);
             set(w, i, scale, scale * -9.0);
         }
     }
 
-    pub(super) fn iq1_m<S>(_s: S, block: &[u8; 56], w: &mut Weights) {
+    pub(super) fn iq1_m<S>(s: S, block: &[u8; 56], w: &mut Weights) {
         let (low, rest) = block.split_at(32);
         let (high, words) = rest.split_at(16);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -445,7 +451,7 @@ inlined! {
         for (i, word) in words.iter().enumerate() {
             d |= u16::from_le_bytes(*word) >> 12 << (4 * i);
         }
-        let d = f16_to_f32(d) / 8.0;
+        let d = s.widen([d])[0] / 8.0;
         for (i, scale) in w.scale.iter_mut().enumerate() {
             let code = u16::from_le_bytes(words[i / 4]) >> (i % 4 * 3) & 7;
             *scale = d * f32::from(2 * code + 1);
@@ -453,8 +459,8 @@ inlined! {
         centre(w, 9);
     }
 
-    pub(super) fn iq2_xxs<S>(_s: S, block: &[u8; 66], w: &mut Weights) {
-        let d = half(block, 0);
+    pub(super) fn iq2_xxs<S>(s: S, block: &[u8; 66], w: &mut Weights) {
+        let d = half(s, block, 0);
         for i in 0..8 {
             let part = &block[2 + 8 * i..10 + 8 * i];
             let rest = word(part, 4);
@@ -467,28 +473,28 @@ inlined! {
         }
     }
 
-    pub(super) fn iq2_xs<S>(_s: S, block: &[u8; 74], w: &mut Weights) {
+    pub(super) fn iq2_xs<S>(s: S, block: &[u8; 74], w: &mut Weights) {
         let groups = block[2..66].as_chunks::<2>().0;
         for (q, group) in w.q.as_chunks_mut::<8>().0.iter_mut().zip(groups) {
             let group = usize::from(u16::from_le_bytes(*group));
             signed(point8(&tables::IQ2_XS[group & 511]), EVENS[group >> 9], 43, q);
         }
-        codes16(&block[66..], half(block, 0), 0.25, w);
+        codes16(&block[66..], half(s, block, 0), 0.25, w);
         centre(w, 43);
     }
 
-    pub(super) fn iq2_s<S>(_s: S, block: &[u8; 82], w: &mut Weights) {
+    pub(super) fn iq2_s<S>(s: S, block: &[u8; 82], w: &mut Weights) {
         let (low, signs, high) = (&block[2..34], &block[34..66], &block[66..74]);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let point = usize::from(low[i]) | usize::from(high[i / 4] >> (i % 4 * 2) & 3) << 8;
             signed(point8(&tables::IQ2_S[point]), SPREADS[usize::from(signs[i])], 43, q);
         }
-        codes16(&block[74..], half(block, 0), 0.25, w);
+        codes16(&block[74..], half(s, block, 0), 0.25, w);
         centre(w, 43);
     }
 
-    pub(super) fn iq3_xxs<S>(_s: S, block: &[u8; 98], w: &mut Weights) {
-        let d = half(block, 0);
+    pub(super) fn iq3_xxs<S>(s: S, block: &[u8; 98], w: &mut Weights) {
+        let d = half(s, block, 0);
         for i in 0..8 {
             let (points, rest) = (&block[2 + 8 * i..10 + 8 * i], word(block, 66 + 4 * i));
             for (j, q) in w.q[32 * i..32 * i + 32].as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -501,7 +507,7 @@ inlined! {
         }
     }
 
-    pub(super) fn iq3_s<S>(_s: S, block: &[u8; 110], w: &mut Weights) {
+    pub(super) fn iq3_s<S>(s: S, block: &[u8; 110], w: &mut Weights) {
         let (low, high, signs, codes) = (&block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (i, q) in w.q.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let high = usize::from(high[i / 4] >> (i % 4 * 2));
@@ -510,7 +516,7 @@ inlined! {
             let values = points4(&tables::IQ3_S[first], &tables::IQ3_S[second]);
             signed(values, SPREADS[usize::from(signs[i])], 15, q);
         }
-        let d = half(block, 0);
+        let d = half(s, block, 0);
         for i in 0..8 {
             let scale = d * f32::from(1 + 2 * (codes[i / 2] >> (i % 2 * 4) & 15));
             set(w, i, scale, scale * -15.0);
@@ -526,7 +532,7 @@ inlined! {
     pub(super) fn iq4_xs<S>(s: S, block: &[u8; 136], w: &mut Weights) {
         nibbles_of_eight(block, 16, 8, &mut w.q);
         s.look_up(&IQ4, &mut w.q);
-        let (d, high, low) = (half(block, 0), u16::from_le_bytes([block[2], block[3]]), word(block, 4));
+        let (d, high, low) = (half(s, block, 0), u16::from_le_bytes([block[2], block[3]]), word(block, 4));
         for i in 0..8 {
             let scale = (low >> (4 * i) & 15) as i32 | i32::from(high >> (2 * i) & 3) << 4;
             let scale = d * (scale - 32) as f32;
@@ -559,7 +565,7 @@ inlined! {
         centre(w, 12);
     }
 
-    pub(super) fn tq1_0<S>(_s: S, block: &[u8; 54], w: &mut Weights) {
+    pub(super) fn tq1_0<S>(s: S, block: &[u8; 54], w: &mut Weights) {
         for (first, byte, bytes, digits) in [(0, 0, 32, 5), (160, 32, 16, 5), (240, 48, 4, 4)] {
             let parts = w.q[first..][..bytes * digits].chunks_exact_mut(bytes);
             for (q, power) in parts.zip([1, 3, 9, 27, 81]) {
@@ -569,11 +575,11 @@ inlined! {
                 }
             }
         }
-        centred(w, [half(block, 52); 8], 1);
+        centred(w, [half(s, block, 52); 8], 1);
     }
 
-    pub(super) fn tq2_0<S>(_s: S, block: &[u8; 66], w: &mut Weights) {
+    pub(super) fn tq2_0<S>(s: S, block: &[u8; 66], w: &mut Weights) {
         quarters(block, &mut w.q);
-        centred(w, [half(block, 64); 8], 1);
+        centred(w, [half(s, block, 64); 8], 1);
     }
 }
