@@ -134,14 +134,22 @@ unsafe fn four_keys<const N: usize>(
         let second = if half { 2 * c } else { 2 * c + 1 };
         // SAFETY: the chunk is there; a block has KEYS scales, of which `j + 4` is at most the end.
         unsafe {
-            let x = rows.map(|row| unsigned(k.kind, row, c, half));
-            let scale = |block: usize| _mm_loadu_ps(scales.as_ptr().add(block * KEYS + j));
-            let key_scales = _mm512_mask_broadcast_f32x4(_mm512_broadcast_f32x4(scale(2 * c)), 0xff00, scale(second));
+            // Loops instead of closures, which would be compiled without the instructions.
+            let mut x = [_mm512_setzero_si512(); 4];
+            for (x, row) in x.iter_mut().zip(rows) {
+                *x = unsigned(k.kind, row, c, half);
+            }
+            let lower = _mm512_broadcast_f32x4(_mm_loadu_ps(scales.as_ptr().add(2 * c * KEYS + j)));
+            let upper = _mm_loadu_ps(scales.as_ptr().add(second * KEYS + j));
+            let key_scales = _mm512_mask_broadcast_f32x4(lower, 0xff00, upper);
             for (r, sum) in sums.iter_mut().enumerate() {
                 let chunk = q.as_ptr().add(r * per_query + c);
                 let values = _mm512_load_si512((*chunk).q.as_ptr().cast());
                 let begin = _mm512_load_si512((*chunk).begin.as_ptr().cast());
-                let d = x.map(|x| _mm512_dpbusd_epi32(begin, x, values));
+                let mut d = [begin; 4];
+                for (d, x) in d.iter_mut().zip(x) {
+                    *d = _mm512_dpbusd_epi32(*d, x, values);
+                }
                 // Sums of four neighbours, the keys side by side; two quarters belong to each block.
                 let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(d[0], d[1]), _mm512_unpackhi_epi32(d[0], d[1]));
                 let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(d[2], d[3]), _mm512_unpackhi_epi32(d[2], d[3]));

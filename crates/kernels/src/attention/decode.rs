@@ -39,9 +39,9 @@ impl Widths {
         self.rows * (self.v + 2)
     }
 
-    /// Floats that a task works with: queries, scores, scales, and blocks of keys and values of odd lengths.
+    /// Floats that a task works with: queries, scores and weights, scales, and blocks of keys and values of odd lengths.
     fn scratch(&self) -> usize {
-        self.rows * (self.k + KEYS) + KEYS * (self.k + self.v) + 2 * KEYS * (self.k.max(self.v).div_ceil(BLOCK))
+        self.rows * (self.k + 2 * KEYS) + KEYS * (self.k + self.v) + 2 * KEYS * (self.k.max(self.v).div_ceil(BLOCK))
     }
 }
 
@@ -103,6 +103,7 @@ simd_fn! {
         sum.fill(0.0);
         let (q, buf) = buf.split_at_mut(w.rows * w.k);
         let (scores, buf) = buf.split_at_mut(w.rows * KEYS);
+        let (weights, buf) = buf.split_at_mut(w.rows * KEYS);
         let (k_buf, buf) = buf.split_at_mut(KEYS * w.k);
         let (v_buf, buf) = buf.split_at_mut(KEYS * w.v);
         let (k_scales, v_scales) = buf.split_at_mut(buf.len() / 2);
@@ -142,7 +143,7 @@ simd_fn! {
                     }
                 }
             }
-            with_element!(v.kind, E => all_values::<S, E>(s, &v, scores, v_scales, acc));
+            with_element!(v.kind, E => all_values::<S, E>(s, &v, scores, v_scales, weights, acc));
             j0 += keys;
         }
     }
@@ -296,19 +297,41 @@ fn dots<S: Simd, E: Element, const N: usize>(s: S, k: &Run, q: &[f32], scales: &
     }
 }
 
-/// acc[rows, dim] += scores·values.
+/// acc[rows, dim] += scores·values. The scales of a block of values become part of the scores, in `weights`.
 #[inline(always)]
-fn all_values<S: Simd, E: Element>(s: S, v: &Run, scores: &[f32], scales: &[f32], acc: &mut [f32]) {
+fn all_values<S: Simd, E: Element>(
+    s: S,
+    v: &Run,
+    scores: &[f32],
+    scales: &[f32],
+    weights: &mut [f32],
+    acc: &mut [f32],
+) {
     let rows = scores.len() / KEYS;
     assert!(acc.len() == rows * v.dim && v.dim.is_multiple_of(S::LANES) && v.rows <= KEYS);
-    assert!(!E::SCALED || scales.len() >= v.dim / BLOCK * KEYS);
+    if E::SCALED {
+        for e in (0..v.dim).step_by(BLOCK) {
+            let scales = &scales[e / BLOCK * KEYS..][..KEYS];
+            for (from, to) in scores.chunks_exact(KEYS).zip(weights.chunks_exact_mut(KEYS)) {
+                for j in (0..KEYS).step_by(S::LANES) {
+                    s.store(s.mul(s.load(&from[j..]), s.load(&scales[j..])), &mut to[j..]);
+                }
+            }
+            if S::LANES == 16 {
+                by_rows!(S, rows, r => |N| values::<S, E, N, 2>(s, v, &weights[r * KEYS..], e, &mut acc[r * v.dim..]));
+            } else {
+                by_rows!(S, rows, r => |N| values::<S, E, N, 4>(s, v, &weights[r * KEYS..], e, &mut acc[r * v.dim..]));
+            }
+        }
+        return;
+    }
     let mut e = 0;
     while e < v.dim {
         if v.dim - e >= 4 * S::LANES {
-            by_rows!(S, rows, r => |N| values::<S, E, N, 4>(s, v, &scores[r * KEYS..], scales, e, &mut acc[r * v.dim..]));
+            by_rows!(S, rows, r => |N| values::<S, E, N, 4>(s, v, &scores[r * KEYS..], e, &mut acc[r * v.dim..]));
             e += 4 * S::LANES;
         } else {
-            by_rows!(S, rows, r => |N| values::<S, E, N, 1>(s, v, &scores[r * KEYS..], scales, e, &mut acc[r * v.dim..]));
+            by_rows!(S, rows, r => |N| values::<S, E, N, 1>(s, v, &scores[r * KEYS..], e, &mut acc[r * v.dim..]));
             e += S::LANES;
         }
     }
@@ -320,7 +343,6 @@ fn values<S: Simd, E: Element, const N: usize, const M: usize>(
     s: S,
     v: &Run,
     scores: &[f32],
-    scales: &[f32],
     e: usize,
     acc: &mut [f32],
 ) {
@@ -340,10 +362,7 @@ fn values<S: Simd, E: Element, const N: usize, const M: usize>(
             let at = e + m * S::LANES;
             // SAFETY: whole vectors of rows that are there; the lengths are asserted, there are at most KEYS rows.
             unsafe {
-                let mut x = E::load(s, row, at);
-                if E::SCALED {
-                    x = s.mul(x, s.splat(*scales.get_unchecked(at / BLOCK * KEYS + j)));
-                }
+                let x = E::load(s, row, at);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     sums[m] = s.mul_add(s.splat(*scores.get_unchecked(r * KEYS + j)), x, sums[m]);
                 }

@@ -2,13 +2,17 @@
 
 use super::*;
 use crate::*;
-use imaginal_tensor::no_grad;
+use imaginal_kernels::packed::{Precision, set_precision};
+use imaginal_numeric::Format;
+use imaginal_tensor::{AttentionOpts, KvCache, no_grad};
 use std::sync::Arc;
 
 const HIDDEN: usize = 8;
 
 enum Layer {
     Attention(Attention),
+    /// Attention alone, whose queries, keys and values are exact functions of the input, over a cache of a format.
+    Cache(Format),
     Mamba(Mamba),
 }
 
@@ -31,6 +35,7 @@ impl Layer {
     fn empty(&self) -> Memory {
         match self {
             Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
+            Layer::Cache(format) => Memory::Kv(KvState::new(*format, 1, 2, 32, &Device::Cpu).unwrap()),
             Layer::Mamba(m) => Memory::Recurrent(m.state(1).unwrap()),
         }
     }
@@ -38,6 +43,7 @@ impl Layer {
     fn run(&self, x: &Tensor, memory: &mut Memory) -> Tensor {
         no_grad(|| match (self, memory) {
             (Layer::Attention(l), Memory::Kv(s)) => l.forward(x, Some(s)),
+            (Layer::Cache(_), Memory::Kv(s)) => attend(x, s),
             (Layer::Mamba(l), Memory::Recurrent(s)) => l.forward(x, Some(s)),
             _ => unreachable!(),
         })
@@ -47,12 +53,28 @@ impl Layer {
     fn fresh(&self, x: &Tensor) -> Vec<f32> {
         no_grad(|| match self {
             Layer::Attention(l) => l.forward(x, None),
+            Layer::Cache(_) => Ok(self.run(x, &mut self.empty())),
             Layer::Mamba(l) => l.forward(x, None),
         })
         .unwrap()
         .to_vec()
         .unwrap()
     }
+}
+
+/// Four query heads over two key heads of 32, made of a row's eight numbers; the result is summed up to eight again.
+fn attend(x: &Tensor, state: &mut KvState) -> Result<Tensor> {
+    let t = x.dim(1)?;
+    let rows = x.to_vec::<f32>()?;
+    let spread = |heads: usize, step: usize| {
+        let values = rows
+            .chunks(HIDDEN)
+            .flat_map(|row| (0..heads * 32).map(move |i| row[i * step % HIDDEN] * (0.5 + 0.01 * i as f32)));
+        Tensor::from_vec(values.collect(), [1, t, heads, 32], &Device::Cpu)
+    };
+    let opts = AttentionOpts { window: Some(500), ..AttentionOpts::causal(32, state.len()) };
+    let y = state.attend(&spread(4, 1)?, &spread(2, 3)?, &spread(2, 5)?, &opts)?;
+    y.reshape([1, t, HIDDEN, 16])?.sum(&[3], false)
 }
 
 fn attention() -> Layer {
@@ -163,6 +185,39 @@ fn random_walks_over_attention_agree_with_a_fresh_run() {
 }
 
 #[test]
+fn random_walks_over_caches_of_every_format_agree_with_a_fresh_run() {
+    // So that runs of any length compute alike; the other tests of this process are f32 in any case.
+    set_precision(Precision::F32);
+    for format in KvCache::FORMATS {
+        (0..2).for_each(|seed| walk(&Layer::Cache(format), seed));
+    }
+}
+
+#[test]
+fn caches_count_their_bytes_and_refuse_what_they_cannot_hold() {
+    let zeros = |t| Tensor::zeros([1, t, 2, 32], imaginal_tensor::DType::F32, &Device::Cpu).unwrap();
+    for format in KvCache::FORMATS {
+        let mut state = KvState::new(format, 1, 2, 32, &Device::Cpu).unwrap();
+        assert_eq!(state.bytes(), 0);
+        let opts = |at| AttentionOpts::causal(32, at);
+        state.attend(&zeros(1), &zeros(1), &zeros(1), &opts(0)).unwrap();
+        assert_eq!(state.bytes(), 2 * 2 * KvCache::CHUNK * format.bytes_for(32).unwrap());
+        state.attend(&zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), &opts(1)).unwrap();
+        assert_eq!(state.bytes(), 2 * 2 * 2 * KvCache::CHUNK * format.bytes_for(32).unwrap());
+        // A saved state of another format is refused, of the same size or not.
+        let mut bytes = Vec::new();
+        state.save(&mut bytes).unwrap();
+        for other in KvCache::FORMATS {
+            let restored = KvState::new(other, 1, 2, 32, &Device::Cpu).unwrap().restore(&mut bytes.as_slice());
+            assert_eq!(restored.is_ok(), other == format, "{format} {other}");
+        }
+    }
+    let error = |format, dim| KvState::new(format, 1, 2, dim, &Device::Cpu).unwrap_err().to_string();
+    assert!(error(Format::Q8_0, 48).contains("heads of 48 elements are no whole q8_0 blocks of 32"));
+    assert!(error(Format::Q4_K, 256).contains("q4_k is no format of a cache"));
+}
+
+#[test]
 fn random_walks_over_mamba_agree_with_a_fresh_run() {
     let layer = mamba();
     (0..3).for_each(|seed| walk(&layer, seed));
@@ -189,7 +244,7 @@ fn snapshots_stay_within_their_budget_and_near() {
 
 #[test]
 fn damaged_bytes_are_refused_and_change_nothing() {
-    for layer in [attention(), mamba()] {
+    for layer in [attention(), Layer::Cache(Format::F16), Layer::Cache(Format::Q8_0), mamba()] {
         let mut memory = layer.empty();
         let rows = inputs(5, 3);
         layer.run(&Tensor::from_slice(&rows, [1, 5, HIDDEN], &Device::Cpu).unwrap(), &mut memory);

@@ -1,5 +1,8 @@
-use super::AttentionOpts;
+use imaginal_numeric::Format;
+
+use super::{AttentionOpts, KvCache};
 use crate::ops::testing::{check_against_reference, difference, noise};
+use crate::{Device, Tensor};
 
 fn opts(d: usize) -> AttentionOpts {
     AttentionOpts { scale: 2.0 / (d as f32).sqrt(), causal: true, q_start: 0, window: None, softcap: None }
@@ -56,4 +59,44 @@ fn wrong_shapes_are_errors() {
     assert!(q.attention(&kv(4, 2, 8), &kv(5, 2, 8), None, &opts(8)).is_err());
     assert!(q.attention(&kv(3, 2, 8), &kv(3, 2, 8), None, &opts(8)).is_err());
     assert!(q.attention(&kv(4, 2, 8), &kv(4, 2, 8), None, &AttentionOpts { window: Some(0), ..opts(8) }).is_err());
+}
+
+/// Rows of `[b, t, h, d]` rounded to a format, one by one.
+fn rounded(x: &Tensor, format: Format) -> Tensor {
+    let mut values = x.to_vec::<f32>().unwrap();
+    let d = x.shape()[3];
+    let mut bytes = vec![0; format.bytes_for(d).unwrap()];
+    for row in values.chunks_mut(d) {
+        format.encode(row, &mut bytes).unwrap();
+        format.decode(&bytes, row).unwrap();
+    }
+    Tensor::from_vec(values, x.shape(), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_cache_is_what_its_rows_round_to() {
+    for format in KvCache::FORMATS {
+        let (k, v) = (noise(&[2, 40, 2, 32], 2), noise(&[2, 40, 2, 32], 3));
+        let sinks = noise(&[4], 4);
+        let mut cache = KvCache::new(format, 2, 2, 32, &Device::Cpu).unwrap();
+        for (at, t) in [(0, 30), (30, 1), (31, 9)] {
+            // Queries whose heads do not lie side by side, and rows of a longer tensor.
+            let q = noise(&[2, 4, t, 32], 1).transpose(1, 2).unwrap();
+            cache.append(&k.narrow(1, at, t).unwrap(), &v.narrow(1, at, t).unwrap()).unwrap();
+            let o = AttentionOpts { q_start: at, softcap: Some(3.0), window: Some(25), ..opts(32) };
+            let got = q.attention_cached(&cache, Some(&sinks), &o).unwrap();
+            let all = |x: &Tensor| rounded(&x.narrow(1, 0, at + t).unwrap(), format);
+            let expected = q.attention_reference(&all(&k), &all(&v), Some(&sinks), &o).unwrap();
+            let bound = if format == Format::F32 { 2e-5 } else { 2e-2 };
+            assert!(difference(&got, &expected) < bound, "{format} {at}: {}", difference(&got, &expected));
+        }
+        let fork = cache.clone();
+        cache.truncate(10);
+        let (k, v) = (k.narrow(1, 0, 1).unwrap(), v.narrow(1, 0, 1).unwrap());
+        cache.append(&k, &v).unwrap();
+        assert_eq!((cache.len(), fork.len()), (11, 40));
+        assert!(cache.append(&k.narrow(3, 0, 16).unwrap(), &v).is_err());
+        assert!(noise(&[2, 1, 4, 16], 1).attention_cached(&fork, None, &opts(16)).is_err());
+        assert!(noise(&[2, 1, 3, 32], 1).attention_cached(&fork, None, &opts(32)).is_err());
+    }
 }
