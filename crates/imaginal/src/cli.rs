@@ -30,8 +30,8 @@ pub struct Common {
     /// Threads to compute with [default: one per CPU that this process may use]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// What to compute with: auto keeps the file's weights and multiplies them in what is fastest (f32 weights in f32), f32
-    /// computes exactly in f32, bf16 rounds matrices to bf16
+    /// What to compute with: auto keeps the file's weights and multiplies them in what is fastest (f32 weights and small
+    /// matrices in f32), fast does so with small matrices too, f32 computes exactly in f32, bf16 rounds matrices to bf16
     #[arg(long, global = true, value_enum, default_value_t = Compute::Auto)]
     pub compute: Compute,
     /// Print one JSON document on stdout instead of text
@@ -83,6 +83,8 @@ enum CacheType {
 pub enum Compute {
     /// As the file has them: `f32` files are exact.
     Auto,
+    /// As auto, matrices of less than a million weights too.
+    Fast,
     /// As the file has them.
     F32,
     /// Float matrices rounded to `bf16`: half the memory traffic, about three decimal digits.

@@ -43,6 +43,7 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
     };
     match common.compute {
         Compute::Auto => {}
+        Compute::Fast => set_precision(Precision::Fast),
         Compute::F32 => set_precision(Precision::F32),
         Compute::Bf16 => loaded.model.morph(Format::BF16, false)?,
     }

@@ -1,7 +1,7 @@
 //! Products with weights in a packed number format, straight from a file's bytes.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use imaginal_numeric::Format;
 
@@ -69,7 +69,12 @@ pub fn matmul_packed_swiglu(
 /// Whether products with `n` rows of `k` weights in `format` may round their operands below f32.
 pub fn may_round(format: Format, n: usize, k: usize) -> bool {
     let exact = format == Format::F32 || format == Format::F64;
-    precision() == Precision::Auto && !exact && n.saturating_mul(k) >= SMALL
+    let wanted = match precision() {
+        Precision::Auto => n.saturating_mul(k) >= SMALL,
+        Precision::Fast => true,
+        Precision::F32 => false,
+    };
+    wanted && !exact
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
@@ -81,20 +86,22 @@ pub enum Precision {
     /// The fastest that the instruction set has: bf16 operands for matrices of a million weights and more.
     #[default]
     Auto,
+    /// The same for small matrices too.
+    Fast,
     /// f32 throughout.
     F32,
 }
 
-static EXACT: AtomicBool = AtomicBool::new(false);
+static PRECISION: AtomicU8 = AtomicU8::new(Precision::Auto as u8);
 
 /// Sets what products with packed weights are computed in from now on, in the whole process.
 pub fn set_precision(precision: Precision) {
-    EXACT.store(precision == Precision::F32, Relaxed);
+    PRECISION.store(precision as u8, Relaxed);
 }
 
 /// What products with packed weights are computed in.
 pub fn precision() -> Precision {
-    if EXACT.load(Relaxed) { Precision::F32 } else { Precision::Auto }
+    [Precision::Auto, Precision::Fast, Precision::F32][PRECISION.load(Relaxed) as usize]
 }
 
 /// [`matmul_packed`] with a given instruction set (the best below it that the CPU has) and precision, whatever the size.

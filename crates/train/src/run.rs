@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Best, Checkpoints, Progress};
 use crate::data::corpus::Corpus;
 use crate::data::pack::Packer;
-use crate::eval::{Document, Score, evaluate};
+use crate::eval::{Document, Evaluation, Score};
 use crate::metrics::{Metric, Metrics};
 use crate::observer::{Event, Observer, Report};
 use crate::options::{Plan, TrainOptions};
@@ -396,7 +396,8 @@ impl Training<'_> {
         if self.probe.is_empty() {
             return Ok(None);
         }
-        let scores = evaluate(self.trainer.model(), self.data.separator, &self.probe, self.plan.context, &mut |_| ())?;
+        let evaluation = Evaluation::new(self.trainer.model(), self.data.separator, self.plan.context);
+        let (scores, _) = evaluation.run(&self.probe, &mut |_| ())?;
         let mut sum = Score::default();
         scores.into_iter().for_each(|s| sum += s);
         Ok(Some(sum))

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use imaginal_models::{LoadOptions, Loaded};
-use imaginal_train::eval::{Document, evaluate};
+use imaginal_train::eval::{Document, Evaluation};
 use imaginal_train::metrics::Metric;
 use imaginal_train::{Error, Event, Observer, Silent, TrainOptions, resume, run};
 
@@ -130,8 +130,17 @@ fn a_run_leaves_a_model_that_learned_and_everything_that_was_promised() {
         let tokens = tokenizer.encode(&text, false).unwrap();
         assert_eq!(tokenizer.decode(&tokens, false).unwrap(), text);
         let document = Document { tokens, bytes: text.len() as u64 };
-        let score = evaluate(&loaded.model, tokenizer.bos().unwrap(), &[document], 24, &mut |_| ()).unwrap()[0];
+        let evaluation = Evaluation::new(&loaded.model, tokenizer.bos().unwrap(), 24);
+        let documents = [document];
+        let score = evaluation.run(&documents, &mut |_| ()).unwrap().0[0];
         assert!(score.bits_per_byte() < 2.5, "{}", score.bits_per_byte());
+        // Beside itself a model diverges by nothing; a smaller stride only adds context.
+        let beside = evaluation.clone().against(&loaded.model).unwrap();
+        let (scores, divergence) = beside.run(&documents, &mut |_| ()).unwrap();
+        assert_eq!((scores[0], divergence.nats.len() as u64), (score, score.tokens));
+        assert_eq!((divergence.quantile(1.0), divergence.agreement()), (0.0, 1.0));
+        let closer = evaluation.stride(1).run(&documents, &mut |_| ()).unwrap().0[0];
+        assert!(closer.bits_per_byte() < score.bits_per_byte() + 0.02, "{closer:?} {score:?}");
     }
 }
 

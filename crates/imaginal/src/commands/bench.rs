@@ -13,11 +13,12 @@ use crate::find;
 /// Measure tokens per second
 #[derive(Parser, Debug)]
 #[command(
-    after_help = "Examples:\n  imaginal bench default\n  imaginal bench model.gguf -p 512 -n 128 --threads 2 --json"
+    after_help = "Examples:\n  imaginal bench default\n  imaginal bench model-q4_k.gguf model-q8_0.gguf -p 512 -n 128 -d 4096 --threads 2 --json"
 )]
 pub struct Bench {
-    /// A GGUF file, a Hugging Face directory, or `default`
-    model: String,
+    /// GGUF files, Hugging Face directories, or `default`; each is loaded and measured alone
+    #[arg(required = true, value_name = "MODEL")]
+    models: Vec<String>,
     /// Tokens of the prompt that is processed in one batch; 0 leaves this out
     #[arg(short = 'p', long, default_value_t = 512, value_name = "TOKENS")]
     prompt: usize,
@@ -52,27 +53,34 @@ impl Bench {
     /// # Errors
     /// The model cannot be loaded or run.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let mut loaded = find::load(&self.model, common)?;
-        self.cache.apply(&mut loaded.model)?;
         let mut rows = Vec::new();
-        for (kind, tokens) in [("prompt", self.prompt), ("generation", self.generate)] {
-            if tokens > 0 {
-                rows.push(self.measure(&loaded.model, kind, tokens)?);
+        if !common.json {
+            println!("{:30} {:10} {:>7} {:>7} {:>7} {:>18}", "model", "kind", "tokens", "depth", "threads", "tokens/s");
+        }
+        for name in &self.models {
+            let mut loaded = find::load(name, common)?;
+            self.cache.apply(&mut loaded.model)?;
+            for (kind, tokens) in [("prompt", self.prompt), ("generation", self.generate)] {
+                if tokens == 0 {
+                    continue;
+                }
+                let row = self.measure(name, &loaded.model, kind, tokens)?;
+                if !common.json {
+                    // At once, since the next may take a while.
+                    let Row { model, kind, tokens, depth, threads, .. } = &row;
+                    let speed = format!("{:.2} ± {:.2}", row.tokens_per_second, row.stddev);
+                    println!("{model:30} {kind:10} {tokens:>7} {depth:>7} {threads:>7} {speed:>18}");
+                }
+                rows.push(row);
             }
         }
         if common.json {
             println!("{}", json!({ "results": rows }));
-            return Ok(());
-        }
-        println!("{:30} {:10} {:>7} {:>7} {:>7} {:>18}", "model", "kind", "tokens", "depth", "threads", "tokens/s");
-        for r in rows {
-            let speed = format!("{:.2} ± {:.2}", r.tokens_per_second, r.stddev);
-            println!("{:30} {:10} {:>7} {:>7} {:>7} {speed:>18}", r.model, r.kind, r.tokens, r.depth, r.threads);
         }
         Ok(())
     }
 
-    fn measure(&self, model: &Model, kind: &'static str, tokens: usize) -> Result<Row, Failure> {
+    fn measure(&self, name: &str, model: &Model, kind: &'static str, tokens: usize) -> Result<Row, Failure> {
         let vocab = model.config().vocab() as u64;
         // Any tokens do; these differ, so that no cache makes the embedding cheaper than it is.
         let token = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32 % vocab as u32;
@@ -109,7 +117,7 @@ impl Bench {
         let mean = speeds.iter().sum::<f64>() / n;
         let variance = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
         Ok(Row {
-            model: self.model.clone(),
+            model: name.into(),
             kind,
             tokens,
             depth: self.depth,

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use imaginal_train::eval::{Document, Score, evaluate};
+use imaginal_train::eval::{Divergence, Document, Evaluation, Score};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::find;
 #[derive(Parser, Debug)]
 #[command(
     long_about = "Measure the bits per byte that a model needs for text files. Every file is measured alone, from an empty context, and every byte counts; a model with attention reads long files through a window that moves by half its length",
-    after_help = "Examples:\n  imaginal perplexity default src/main.rs\n  imaginal perplexity model.gguf --list held-out.txt --json"
+    after_help = "Examples:\n  imaginal perplexity default src/main.rs\n  imaginal perplexity model.gguf --list held-out.txt --json\n  imaginal perplexity model-q4_k.gguf notes.txt --kl-against model-f16.gguf"
 )]
 pub struct Perplexity {
     /// A GGUF file, a Hugging Face directory, or `default`
@@ -27,6 +27,12 @@ pub struct Perplexity {
     /// Most tokens that attention sees [default: the model's context]
     #[arg(long, value_name = "TOKENS")]
     window: Option<usize>,
+    /// Tokens that this window moves by: fewer give every token more context, and take longer [default: half the window]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    stride: Option<u32>,
+    /// Also say how far the predictions lie from those of this model: the mean Kullback-Leibler divergence per token
+    #[arg(long, value_name = "MODEL")]
+    kl_against: Option<String>,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -39,6 +45,10 @@ impl Perplexity {
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
         let mut loaded = find::load(&self.model, common)?;
         self.cache.apply(&mut loaded.model)?;
+        let mut other = self.kl_against.as_ref().map(|name| find::load(name, common)).transpose()?;
+        if let Some(other) = &mut other {
+            self.cache.apply(&mut other.model)?;
+        }
         let tokenizer = tokenizer(&self.model, loaded.tokenizer.as_ref())?;
         let first = tokenizer
             .bos()
@@ -58,7 +68,14 @@ impl Perplexity {
         let bar = ProgressBar::new(documents.iter().map(|d| d.tokens.len() as u64).sum());
         bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} tokens, {eta} left")?);
         let window = self.window.unwrap_or(loaded.model.config().context());
-        let scores = evaluate(&loaded.model, first, &documents, window, &mut |done| bar.set_position(done))?;
+        let mut evaluation = Evaluation::new(&loaded.model, first, window);
+        if let Some(stride) = self.stride {
+            evaluation = evaluation.stride(stride as usize);
+        }
+        if let Some(other) = &other {
+            evaluation = evaluation.against(&other.model)?;
+        }
+        let (scores, divergence) = evaluation.run(&documents, &mut |done| bar.set_position(done))?;
         bar.finish_and_clear();
         let mut total = Score::default();
         scores.iter().for_each(|s| total += *s);
@@ -75,6 +92,9 @@ impl Perplexity {
                 .collect();
             let mut v = value(&total);
             v["files"] = json!(files);
+            if let Some(name) = &self.kl_against {
+                v["kl"] = kl(name, &divergence);
+            }
             println!("{}", serde_json::to_string_pretty(&v)?);
             return Ok(());
         }
@@ -90,6 +110,22 @@ impl Perplexity {
             total.bytes,
             paths.len()
         );
+        if let Some(name) = &self.kl_against {
+            println!(
+                "{:.3e} nats per token of Kullback-Leibler divergence from {name}, {:.3e} for 99 % of them, {:.3e} at most; {:.2} % have the same likeliest token",
+                divergence.mean(),
+                divergence.quantile(0.99),
+                divergence.quantile(1.0),
+                100.0 * divergence.agreement()
+            );
+        }
         Ok(())
     }
+}
+
+fn kl(name: &str, d: &Divergence) -> serde_json::Value {
+    json!({
+        "against": name, "mean": d.mean(), "median": d.quantile(0.5), "p99": d.quantile(0.99),
+        "max": d.quantile(1.0), "same_top": d.agreement(),
+    })
 }
