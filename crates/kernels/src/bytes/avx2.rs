@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::read::Steps;
+use super::steps::Steps;
 use super::{Activations, CHUNK, Read, Weights, whole};
 
 /// Steps of reading with AVX2 and F16C.
@@ -70,8 +70,8 @@ impl Steps for Avx2 {
 /// The limit of numbers that are multiplied alike: up to 63 four products fit into 16 bits, up to 127 two.
 pub(super) const fn limit(largest: u8) -> u8 {
     match largest {
-        ..64 => 63,
-        ..128 => 127,
+        0..64 => 63,
+        64..128 => 127,
         _ => 255,
     }
 }
@@ -160,10 +160,9 @@ fn tokens<const M: usize, const LARGEST: u8>(
 #[target_feature(enable = "avx2,fma")]
 fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
     let ones = _mm256_set1_epi16(1);
-    for half in 0..2 {
+    for (half, at) in [0, 8].into_iter().enumerate() {
         // SAFETY: the loads lie in the fields.
         let (scale, min, sum) = unsafe {
-            let at = 8 * half;
             let scales = (_mm256_loadu_ps(w.scale.as_ptr().add(at)), _mm256_loadu_ps(x.scale.as_ptr().add(at)));
             let min = _mm256_loadu_ps(w.min.as_ptr().add(at));
             (_mm256_mul_ps(scales.0, scales.1), min, _mm256_loadu_ps(x.sum.as_ptr().add(at)))
@@ -182,7 +181,7 @@ fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
             };
             let each = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
             let each = _mm256_add_epi32(each, _mm256_set1_epi32(4 * i as i32));
-            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), acc[i]);
+            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), *acc);
         }
     }
 }

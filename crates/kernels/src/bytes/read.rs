@@ -1,13 +1,11 @@
 //! Reading 256 weights of each block format in portable code, which the compiler vectorises for whatever instruction set it
 //! is inlined into. The layouts are described in `numeric`'s file of each format.
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
-use imaginal_numeric::half::f16_to_f32;
 use imaginal_numeric::{Format, tables};
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(test)]
 use super::Read;
-#[cfg(target_arch = "x86_64")]
+use super::steps::Steps;
 use super::{Activations, Kernel};
 use super::{CHUNK, Weights};
 
@@ -22,59 +20,6 @@ pub(super) struct Layout {
     pub zero: Option<u8>,
     /// The largest number.
     pub largest: u8,
-}
-
-/// The parts of reading that instruction sets have instructions for.
-pub(super) trait Steps: Copy {
-    /// Replaces every number below 16 by the table's.
-    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]);
-
-    /// 256 numbers of two bits: of each 128 the number `32 p + l` from bits `2 p` of byte `l`.
-    fn quarters(self, bytes: &[u8; 64], q: &mut [u8; CHUNK]);
-
-    /// Flips the highest bits: signed numbers become unsigned, 128 larger.
-    fn flip(self, bytes: &[u8; 32], q: &mut [u8; 32]);
-
-    /// Widens the bits of binary16 numbers.
-    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N];
-}
-
-/// Without any instructions.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-#[derive(Clone, Copy)]
-pub(super) struct Plain;
-
-#[cfg(any(test, not(target_arch = "x86_64")))]
-impl Steps for Plain {
-    #[inline(always)]
-    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
-        for q in q {
-            *q = table[usize::from(*q & 15)];
-        }
-    }
-
-    #[inline(always)]
-    fn quarters(self, bytes: &[u8; 64], q: &mut [u8; CHUNK]) {
-        for (bytes, q) in bytes.chunks_exact(32).zip(q.chunks_exact_mut(128)) {
-            for (p, q) in q.chunks_exact_mut(32).enumerate() {
-                for (q, byte) in q.iter_mut().zip(bytes) {
-                    *q = byte >> (2 * p) & 3;
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn flip(self, bytes: &[u8; 32], q: &mut [u8; 32]) {
-        for (q, byte) in q.iter_mut().zip(bytes) {
-            *q = byte ^ 128;
-        }
-    }
-
-    #[inline(always)]
-    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
-        bits.map(f16_to_f32)
-    }
 }
 
 /// The bytes of a chunk.
@@ -98,17 +43,16 @@ macro_rules! formats {
         }
 
         /// What reads a format without any instructions.
-        #[cfg(any(test, not(target_arch = "x86_64")))]
+        #[cfg(test)]
         pub(super) fn plain(format: Format) -> Option<Read> {
             Some(match format {
-                $(Format::$format => |block, w| $name(Plain, block_of(block), w),)*
+                $(Format::$format => |block, w| $name(super::steps::Plain, block_of(block), w),)*
                 _ => return None,
             })
         }
 
         /// What reads and multiplies a format with AVX2.
-        #[cfg(target_arch = "x86_64")]
-        pub(super) fn avx2(format: Format) -> Option<Kernel> {
+                pub(super) fn avx2(format: Format) -> Option<Kernel> {
             $(mod $name {
                 use super::*;
                 use crate::bytes::avx2::{Avx2, limit, one, row};
