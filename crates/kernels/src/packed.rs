@@ -136,6 +136,7 @@ pub fn matmul_packed_with(
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     match way(isa, precision, format, m) {
+        #[cfg(target_arch = "x86_64")]
         Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
         #[cfg(target_arch = "x86_64")]
         Way::Tiles => return crate::amx::matmul(threads, Rows { format, bytes: w, row_bytes }, n, k, x, m, out),
@@ -169,6 +170,7 @@ pub fn matmul_packed_with(
 #[derive(PartialEq, Eq)]
 enum Way {
     /// Bytes: activations rounded, weights as the format has them.
+    #[cfg(target_arch = "x86_64")]
     Bytes,
     /// Tiles of bf16.
     #[cfg(target_arch = "x86_64")]
@@ -186,8 +188,12 @@ fn way(isa: Isa, precision: Precision, format: Format, m: usize) -> Way {
     if m > FEW && isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
         return Way::Tiles;
     }
-    let _ = m;
-    if crate::bytes::supported(isa, format) { Way::Bytes } else { Way::Floats }
+    #[cfg(target_arch = "x86_64")]
+    if crate::bytes::supported(isa, format) {
+        return Way::Bytes;
+    }
+    let _ = (isa, format, m);
+    Way::Floats
 }
 
 /// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
@@ -201,6 +207,7 @@ pub fn kernels(format: Format) -> (&'static str, &'static str) {
     };
     let many = match way(FEW + 1) {
         Way::Floats => "f32 panels",
+        #[cfg(target_arch = "x86_64")]
         Way::Bytes => "byte panels",
         #[cfg(target_arch = "x86_64")]
         Way::Tiles => "bf16 tiles",
@@ -284,6 +291,7 @@ mod tests {
     fn rounding(isa: Isa, precision: Precision, format: Format, m: usize, weights: f64) -> f64 {
         match way(isa, precision, format, m) {
             // To 127 steps.
+            #[cfg(target_arch = "x86_64")]
             Way::Bytes => weights * 0.501 / 127.0,
             // Both operands to 8 bits, by 2^-8 at most.
             #[cfg(target_arch = "x86_64")]
@@ -357,6 +365,7 @@ mod tests {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[test]
     fn products_are_as_near_as_llama_cpp_s() {
         // There activations have a scale for each 32, or for each 256 before blocks of that length.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::read::Steps;
+use super::steps::Steps;
 use super::{Activations, CHUNK, Read, Weights, whole};
 
 /// Steps of reading with AVX2 and F16C.
@@ -32,6 +32,31 @@ impl Steps for Avx2 {
     }
 
     #[inline(always)]
+    fn quarters(self, bytes: &[u8; 64], q: &mut [u8; CHUNK]) {
+        // SAFETY: only made where AVX2 exists; whole arrays are read and written.
+        unsafe {
+            let three = _mm256_set1_epi8(3);
+            for (bytes, q) in bytes.as_chunks::<32>().0.iter().zip(q.as_chunks_mut::<128>().0) {
+                let bits = _mm256_loadu_si256(bytes.as_ptr().cast());
+                let parts =
+                    [bits, _mm256_srli_epi16::<2>(bits), _mm256_srli_epi16::<4>(bits), _mm256_srli_epi16::<6>(bits)];
+                for (q, part) in q.as_chunks_mut::<32>().0.iter_mut().zip(parts) {
+                    _mm256_storeu_si256(q.as_mut_ptr().cast(), _mm256_and_si256(part, three));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn flip(self, bytes: &[u8; 32], q: &mut [u8; 32]) {
+        // SAFETY: only made where AVX2 exists; whole arrays are read and written.
+        unsafe {
+            let flipped = _mm256_xor_si256(_mm256_loadu_si256(bytes.as_ptr().cast()), _mm256_set1_epi8(-128));
+            _mm256_storeu_si256(q.as_mut_ptr().cast(), flipped);
+        }
+    }
+
+    #[inline(always)]
     fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
         assert!(N <= 8);
         let (mut eight, mut wide) = ([0; 8], [0.0; 8]);
@@ -45,9 +70,36 @@ impl Steps for Avx2 {
 /// The limit of numbers that are multiplied alike: up to 63 four products fit into 16 bits, up to 127 two.
 pub(super) const fn limit(largest: u8) -> u8 {
     match largest {
-        ..64 => 63,
-        ..128 => 127,
+        0..64 => 63,
+        64..128 => 127,
         _ => 255,
+    }
+}
+
+/// The product of a row with one token, where reading is part of the loop.
+#[inline(always)]
+pub(super) fn one<const BYTES: usize, const LARGEST: u8>(
+    bytes: &[u8],
+    x: &[Activations],
+    read: impl Fn(&[u8; BYTES], &mut Weights),
+) -> f32 {
+    // SAFETY: only called where AVX2 exists.
+    unsafe {
+        let mut acc = [_mm256_setzero_ps(); 2];
+        let (blocks, rest) = bytes.as_chunks::<BYTES>();
+        let mut last = [0; BYTES];
+        last[..rest.len()].copy_from_slice(rest);
+        for (i, x) in x.iter().enumerate() {
+            let block = blocks.get(i).unwrap_or(&last);
+            // Rows follow each other: what comes in a while is on its way when it is asked for.
+            for line in 0..BYTES.div_ceil(64).min(3) {
+                _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+            }
+            let mut w = std::mem::MaybeUninit::<Weights>::uninit();
+            read(block, &mut *w.as_mut_ptr());
+            add::<LARGEST>(&*w.as_ptr(), x, &mut acc);
+        }
+        sum(_mm256_add_ps(acc[0], acc[1]))
     }
 }
 
@@ -108,10 +160,9 @@ fn tokens<const M: usize, const LARGEST: u8>(
 #[target_feature(enable = "avx2,fma")]
 fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
     let ones = _mm256_set1_epi16(1);
-    for half in 0..2 {
+    for (half, at) in [0, 8].into_iter().enumerate() {
         // SAFETY: the loads lie in the fields.
         let (scale, min, sum) = unsafe {
-            let at = 8 * half;
             let scales = (_mm256_loadu_ps(w.scale.as_ptr().add(at)), _mm256_loadu_ps(x.scale.as_ptr().add(at)));
             let min = _mm256_loadu_ps(w.min.as_ptr().add(at));
             (_mm256_mul_ps(scales.0, scales.1), min, _mm256_loadu_ps(x.sum.as_ptr().add(at)))
@@ -130,7 +181,7 @@ fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
             };
             let each = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
             let each = _mm256_add_epi32(each, _mm256_set1_epi32(4 * i as i32));
-            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), acc[i]);
+            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_permutevar8x32_ps(scale, each), *acc);
         }
     }
 }

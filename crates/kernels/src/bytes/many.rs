@@ -160,7 +160,6 @@ fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Pa
     let words = if layout.zero.is_some() { WORDS - 16 } else { WORDS };
     let (from, to) = (weights.as_ptr().cast::<u32>(), (&raw mut *panel).cast::<u32>());
     assert!(first + READ <= ROWS);
-    #[cfg(target_arch = "x86_64")]
     if isa.usable() >= Isa::Avx512 {
         for word in (0..words).step_by(16) {
             // SAFETY: the instruction set is there; 16 words of 16 rows are read, and 16 lanes of 16 words written.
@@ -168,7 +167,6 @@ fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Pa
         }
         return;
     }
-    let _ = isa;
     for word in 0..words {
         for row in 0..READ {
             // SAFETY: both structures are words only, as many as are counted here.
@@ -181,7 +179,6 @@ fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Pa
 ///
 /// # Safety
 /// The CPU must have AVX-512; the rows can be read and the lanes written.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose16(from: *const u32, to: *mut u32) {
     use std::arch::x86_64::*;

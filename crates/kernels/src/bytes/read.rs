@@ -1,13 +1,11 @@
 //! Reading 256 weights of each block format in portable code, which the compiler vectorises for whatever instruction set it
 //! is inlined into. The layouts are described in `numeric`'s file of each format.
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
-use imaginal_numeric::half::f16_to_f32;
 use imaginal_numeric::{Format, tables};
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(test)]
 use super::Read;
-#[cfg(target_arch = "x86_64")]
+use super::steps::Steps;
 use super::{Activations, Kernel};
 use super::{CHUNK, Weights};
 
@@ -22,35 +20,6 @@ pub(super) struct Layout {
     pub zero: Option<u8>,
     /// The largest number.
     pub largest: u8,
-}
-
-/// The parts of reading that instruction sets have instructions for.
-pub(super) trait Steps: Copy {
-    /// Replaces every number below 16 by the table's.
-    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]);
-
-    /// Widens the bits of binary16 numbers.
-    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N];
-}
-
-/// Without any instructions.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-#[derive(Clone, Copy)]
-pub(super) struct Plain;
-
-#[cfg(any(test, not(target_arch = "x86_64")))]
-impl Steps for Plain {
-    #[inline(always)]
-    fn look_up(self, table: &[u8; 16], q: &mut [u8; CHUNK]) {
-        for q in q {
-            *q = table[usize::from(*q & 15)];
-        }
-    }
-
-    #[inline(always)]
-    fn widen<const N: usize>(self, bits: [u16; N]) -> [f32; N] {
-        bits.map(f16_to_f32)
-    }
 }
 
 /// The bytes of a chunk.
@@ -74,20 +43,19 @@ macro_rules! formats {
         }
 
         /// What reads a format without any instructions.
-        #[cfg(any(test, not(target_arch = "x86_64")))]
+        #[cfg(test)]
         pub(super) fn plain(format: Format) -> Option<Read> {
             Some(match format {
-                $(Format::$format => |block, w| $name(Plain, block_of(block), w),)*
+                $(Format::$format => |block, w| $name(super::steps::Plain, block_of(block), w),)*
                 _ => return None,
             })
         }
 
         /// What reads and multiplies a format with AVX2.
-        #[cfg(target_arch = "x86_64")]
-        pub(super) fn avx2(format: Format) -> Option<Kernel> {
+                pub(super) fn avx2(format: Format) -> Option<Kernel> {
             $(mod $name {
                 use super::*;
-                use crate::bytes::avx2::{Avx2, limit, row};
+                use crate::bytes::avx2::{Avx2, limit, one, row};
 
                 // A function of its own is vectorised better than code inside of another loop.
                 #[inline(never)]
@@ -99,6 +67,14 @@ macro_rules! formats {
 
                 #[target_feature(enable = "avx2,fma,f16c")]
                 pub(super) fn multiply(bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
+                    if let [out] = out {
+                        // SAFETY: this function runs only where its features exist.
+                        let steps = unsafe { Avx2::new() };
+                        *out = one::<$bytes, { limit($largest) }>(bytes, &x[..stride], |block, w| {
+                            super::$name(steps, block, w)
+                        });
+                        return;
+                    }
                     row::<{ limit($largest) }>(read, $bytes, bytes, x, stride, out);
                 }
             })*
@@ -257,17 +233,6 @@ inlined! {
         }
     }
 
-    /// 256 numbers of two bits: of each 128 the number `32 p + l` from bits `2 p` of byte `l`.
-    fn quarters(bytes: &[u8], q: &mut [u8; CHUNK]) {
-        for (bytes, q) in bytes[..64].chunks_exact(32).zip(q.chunks_exact_mut(128)) {
-            for (p, q) in q.chunks_exact_mut(32).enumerate() {
-                for (q, byte) in q.iter_mut().zip(bytes) {
-                    *q = byte >> (2 * p) & 3;
-                }
-            }
-        }
-    }
-
     /// Scales and minima of a q4_k or q5_k block.
     fn scales_k4<S>(s: S, block: &[u8], w: &mut Weights) {
         let (a, b, c) = (word(block, 4), word(block, 8), word(block, 12));
@@ -350,16 +315,14 @@ inlined! {
     }
 
     pub(super) fn q8_0<S>(s: S, blocks: &[u8; 272], w: &mut Weights) {
-        for (i, q) in w.q.chunks_exact_mut(32).enumerate() {
-            for (q, byte) in q.iter_mut().zip(&blocks[34 * i + 2..34 * i + 34]) {
-                *q = byte ^ 128;
-            }
+        for (q, block) in w.q.as_chunks_mut::<32>().0.iter_mut().zip(blocks.as_chunks::<34>().0) {
+            s.flip(block_of(&block[2..]), q);
         }
         centred(w, halves(s, blocks, 34, 0), 128);
     }
 
     pub(super) fn q2_k<S>(s: S, block: &[u8; 84], w: &mut Weights) {
-        quarters(&block[16..], &mut w.q);
+        s.quarters(block_of(&block[16..]), &mut w.q);
         let (d, dmin) = (half(s, block, 80), half(s, block, 82));
         for ((scale, min), byte) in w.scale.iter_mut().zip(&mut w.min).zip(block) {
             *scale = d * f32::from(byte & 15);
@@ -368,7 +331,7 @@ inlined! {
     }
 
     pub(super) fn q3_k<S>(s: S, block: &[u8; 110], w: &mut Weights) {
-        quarters(&block[32..], &mut w.q);
+        s.quarters(block_of(&block[32..]), &mut w.q);
         for (p, q) in w.q.chunks_exact_mut(32).enumerate() {
             for (q, high) in q.iter_mut().zip(&block[..32]) {
                 *q |= (high >> p & 1) << 2;
@@ -408,7 +371,7 @@ inlined! {
     }
 
     pub(super) fn q6_k<S>(s: S, block: &[u8; 210], w: &mut Weights) {
-        quarters(&block[128..], &mut w.q);
+        s.quarters(block_of(&block[128..]), &mut w.q);
         for (bytes, q) in block[..128].chunks_exact(64).zip(w.q.chunks_exact_mut(128)) {
             let (low, high) = q.split_at_mut(64);
             for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
@@ -579,7 +542,7 @@ inlined! {
     }
 
     pub(super) fn tq2_0<S>(s: S, block: &[u8; 66], w: &mut Weights) {
-        quarters(block, &mut w.q);
+        s.quarters(block_of(block), &mut w.q);
         centred(w, [half(s, block, 64); 8], 1);
     }
 }

@@ -4,9 +4,7 @@
 //! float, such a sum is that number and the sum. The scale of the activations, whose last two bits are 0, then brings both
 //! to size in one fused multiply-add that takes the number away without a rounding.
 
-#[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use super::many::{Column, Panel, ROWS};
@@ -27,11 +25,9 @@ pub(super) struct Tile {
 
 /// The tile of an instruction set for a format.
 pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
-    #[cfg(target_arch = "x86_64")]
     if isa.usable() >= Isa::Avx512Vnni {
         return avx512::of(layout);
     }
-    #[cfg(target_arch = "x86_64")]
     if isa.usable() >= Isa::Avx2 {
         return avx2::of(layout);
     }
@@ -39,7 +35,6 @@ pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
 }
 
 /// Calls a function of some tokens with all, `$most` at a time and the rest at once.
-#[cfg(target_arch = "x86_64")]
 macro_rules! in_blocks {
     ($x:expr, $sums:expr, $most:literal $(, $fewer:literal)*; |$block:ident, $block_sums:ident| $call:expr) => {{
         let ((x, x_rest), (sums, sums_rest)) = ($x.as_chunks::<$most>(), $sums.as_chunks_mut::<$most>());
@@ -56,5 +51,4 @@ macro_rules! in_blocks {
         }
     }};
 }
-#[cfg(target_arch = "x86_64")]
 use in_blocks;
