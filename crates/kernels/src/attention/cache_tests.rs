@@ -168,6 +168,37 @@ fn a_query_over_a_cache_does_not_depend_on_its_neighbours() {
     }
 }
 
+/// llama.cpp rounds queries to q8_0 for a cache in q8_0 or q4_0. That alone, without whatever else it rounds, is what the
+/// errors here are compared with.
+#[test]
+fn rounded_queries_are_as_near_as_those_of_llama_cpp() {
+    for (format, d) in [(Format::Q8_0, 64), (Format::Q8_0, 128), (Format::Q4_0, 96)] {
+        let shape = AttentionShape { b: 1, tq: 1, tk: 500, hq: 16, hkv: 4, d, dv: d };
+        let mut case = Case::new(shape, AttentionOpts { q_start: 499, ..plain(d) });
+        let (layout, k) = fill(format, &mut case.k, [1, 500, 4, d], 500);
+        let (_, v) = fill(format, &mut case.v, [1, 500, 4, d], 500);
+        let exact = case.forward().0;
+        let error = |got: &[f64]| got.iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        let mut peer = case.clone();
+        fill(Format::Q8_0, &mut peer.q, [1, 1, 16, d], 1);
+        let theirs = error(&peer.forward().0);
+        for tq in [1, 2 * FEW_QUERIES] {
+            // Many queries are all the same one, which sees all keys.
+            let mut case = case.clone();
+            case.shape.tq = tq;
+            case.opts.causal = false;
+            case.q = case.q.repeat(tq);
+            for isa in available() {
+                let (out, _) = run(&case, isa, Cached { layout, bytes: &k }, Cached { layout, bytes: &v });
+                let ours = error(&wide(&out[..16 * d]));
+                // Tiles round keys, values and probabilities to bf16 too; over q4_0 that was 1.27 times the peer's error.
+                let most = if tq > FEW_QUERIES && format == Format::Q4_0 { 1.5 } else { 1.2 };
+                assert!(ours <= most * theirs, "{isa} {format} {d} {tq}: {ours:e} {theirs:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn caches_keep_their_rows_when_they_grow() {
     let mut r = Random::new(5);
