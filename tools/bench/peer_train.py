@@ -4,15 +4,16 @@
     python tools/bench/peer_train.py                                  # llama-shaped 10M: the peer of our training
     python tools/bench/peer_train.py --arch mamba --steps 2           # transformers' mamba without its CUDA kernels
     python tools/bench/peer_train.py --compile                        # the same through torch.compile
+    python tools/bench/peer_train.py --autocast                       # products in bf16 (f32 parameters)
     python tools/bench/peer_train.py --plain-malloc                   # without the allocator settings below
 
-One step is forward, mean cross entropy, backward, clipping of the gradient norm to 1 and AdamW, all in f32, on random
-tokens. PyTorch is set up to be as fast as it gets in eager mode: scaled_dot_product_attention with is_causal, the
+One step is forward, mean cross entropy, backward, clipping of the gradient norm to 1 and AdamW, on random
+tokens, in f32 or with autocast. PyTorch is set up to be as fast as it gets in eager mode: scaled_dot_product_attention with is_causal, the
 fused AdamW, gradients set to None, no cache, denormals flushed, and glibc's malloc told to keep freed memory (the script
 starts itself again with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set; 13 % less CPU time per step). Warm-up steps are not counted; every other step is
 timed by itself and the median counts.
 
-Output: {"engine", "arch", "compile", "malloc", "parameters", "batch", "length", "threads", "steps", "tokens_per_second",
+Output: {"engine", "arch", "compile", "autocast", "malloc", "parameters", "batch", "length", "threads", "steps", "tokens_per_second",
 "median_step_seconds", "step_seconds": [...], "loss"}.
 """
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--autocast", action="store_true")
     parser.add_argument("--plain-malloc", action="store_true")
     args = parser.parse_args()
     if not args.plain_malloc and not KEEP_MEMORY.items() <= os.environ.items():
@@ -89,8 +91,9 @@ def main() -> None:
     for step in range(args.warmup + args.steps):
         start = time.perf_counter()
         inputs, targets = tokens[step, :, :-1].contiguous(), tokens[step, :, 1:].reshape(-1)
-        logits = call(input_ids=inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.view(-1, args.vocab), targets)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.autocast):
+            logits = call(input_ids=inputs, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits.view(-1, args.vocab), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -102,6 +105,7 @@ def main() -> None:
         "engine": f"torch {torch.__version__}",
         "arch": args.arch,
         "compile": args.compile,
+        "autocast": args.autocast,
         "malloc": "plain" if args.plain_malloc else "keeps freed memory",
         "parameters": sum(p.numel() for p in parameters),
         "batch": args.batch,
