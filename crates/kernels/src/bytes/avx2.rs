@@ -170,7 +170,7 @@ fn add<const LARGEST: u8>(w: &Weights, x: &Activations, acc: &mut [__m256; 2]) {
         if LARGEST < 128 {
             acc[half] = _mm256_fmadd_ps(min, sum, acc[half]);
         }
-        for i in 0..2 {
+        for (i, acc) in acc.iter_mut().enumerate() {
             let (a, b) =
                 (pairs::<LARGEST>(w, x, 128 * half + 64 * i), pairs::<LARGEST>(w, x, 128 * half + 64 * i + 32));
             // Of 64 products each eight, in the order that adding neighbours within half registers leaves them in.
