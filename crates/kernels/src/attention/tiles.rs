@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use super::rows::Rows;
 use super::{COUNTING, Inputs, Mask, SharedHeads, soft_cap, visible};
 use crate::amx::{DEPTH, PANEL_STRIDE, STEP, Tiles, copy_transposed, multiply, pack_tokens, to_bf16};
+use crate::gemm::MatRef;
 use crate::gemm::few::Kind;
 use crate::isa::{Avx512Token, Isa, Simd};
 use crate::pool::{self, SharedMut};
@@ -123,7 +124,16 @@ unsafe fn queries(x: &Inputs, task: Task, sizes: &Sizes, buf: &mut [f32], out: &
                 row.iter_mut().zip(from).for_each(|(r, v)| *r = x.opts.scale * v);
             }
             // SAFETY: the rows are there; a column has room for two tiles of each step.
-            unsafe { pack_tokens(&rows[..count * d], d, count, t, COLUMNS, q[c * sizes.q..].as_mut_ptr()) };
+            unsafe {
+                pack_tokens(
+                    MatRef::row_major(&rows[..count * d], d),
+                    d,
+                    count,
+                    t,
+                    COLUMNS,
+                    q[c * sizes.q..].as_mut_ptr(),
+                )
+            };
         }
         // A sink is a key that comes first and has the value 0.
         let sink = x.sink(h);
@@ -204,7 +214,15 @@ unsafe fn queries(x: &Inputs, task: Task, sizes: &Sizes, buf: &mut [f32], out: &
                 let (tokens, elements) = ((count - t).min(16), (dv - e).min(16));
                 // SAFETY: 16 rows of 16 are in `acc`, whose rows are padded; the rows of `out` are this task's.
                 unsafe {
-                    copy_transposed(acc[e * COLUMNS + t..].as_ptr(), COLUMNS, to.as_mut_ptr(), 16, tokens, elements, false);
+                    copy_transposed(
+                        acc[e * COLUMNS + t..].as_ptr(),
+                        COLUMNS,
+                        to.as_mut_ptr(),
+                        16,
+                        tokens,
+                        elements,
+                        false,
+                    );
                     for i in 0..tokens {
                         let row = out.row(b, t0 + t + i, h, dv);
                         row[e..e + elements].copy_from_slice(&to[16 * i..16 * i + elements]);

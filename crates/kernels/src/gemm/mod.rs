@@ -22,6 +22,8 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::isa::{Isa, isa};
 use crate::pool;
 
@@ -83,7 +85,40 @@ const SERIAL: usize = 1 << 18;
 /// If an operand does not lie within its slice, or rows of c overlap (`c_rs < n` with m > 1).
 #[allow(clippy::too_many_arguments)]
 pub fn gemm(m: usize, n: usize, k: usize, a: MatRef<'_>, b: MatRef<'_>, c: &mut [f32], c_rs: usize, accumulate: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if operands() == Operands::Bf16
+        && isa() == Isa::Amx
+        && m.min(n) > FEW
+        && m.saturating_mul(n).saturating_mul(k) > SERIAL
+    {
+        a.check("a", m, k);
+        b.check("b", k, n);
+        check_out(m, n, c.len(), c_rs);
+        return crate::amx::gemm(pool::threads_here(), m, n, k, a, b, c, c_rs, accumulate);
+    }
     gemm_with(isa(), m, n, k, a, b, c, c_rs, accumulate);
+}
+
+/// What operands of [`gemm`] may be rounded to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Operands {
+    /// Nothing: f32 throughout.
+    #[default]
+    F32,
+    /// bf16, with sums in f32, where the CPU multiplies that faster (AMX) and the product is of some size; f32 elsewhere.
+    Bf16,
+}
+
+static BF16: AtomicBool = AtomicBool::new(false);
+
+/// Sets what operands of [`gemm`] may be rounded to from now on, in the whole process.
+pub fn set_operands(operands: Operands) {
+    BF16.store(operands == Operands::Bf16, Relaxed);
+}
+
+/// What operands of [`gemm`] may be rounded to.
+pub fn operands() -> Operands {
+    if BF16.load(Relaxed) { Operands::Bf16 } else { Operands::F32 }
 }
 
 /// [`gemm`] with a given instruction set (the best below it that the CPU has).

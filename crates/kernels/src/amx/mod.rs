@@ -5,22 +5,26 @@
 //! interleaving; activations are the right one, interleaved in pairs once per product. The result is therefore transposed,
 //! which is undone while it is copied out.
 //!
+//! Products of floats ([`gemm`](fn@gemm)) take their left and right sides as they are, so that nothing is transposed but
+//! operands that lie the wrong way.
+//!
 //! A panel is [`ROWS`] rows by [`DEPTH`] columns, 16 KB: two threads that share a core find both of theirs in its L1 cache.
 //! Sums over such a part of the depth are kept in a block of f32 beside it. Deeper panels were measured slower (see
 //! ARCHITECTURE.md).
 //!
 //! Tiles are configured at the start of every task and released at its end: what a thread did before is never relied on.
 
+mod gemm;
+mod weights;
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use imaginal_numeric::Format;
-
-use crate::isa::Isa;
-use crate::pool::{self, SharedMut};
-use crate::scratch::{Slot, with_buffer};
+use crate::gemm::MatRef;
 use crate::simd_x86::transpose16;
-use crate::{unpack, vecmath};
+
+pub(crate) use gemm::gemm;
+pub(crate) use weights::{Rows, matmul, matmul_swiglu};
 
 /// Rows of a panel of weights, and columns (tokens) of a block of activations: two tiles.
 const ROWS: usize = 32;
@@ -28,12 +32,6 @@ const ROWS: usize = 32;
 pub(crate) const DEPTH: usize = 256;
 /// Bytes from row to row of a panel: a row and a cache line, so that rows do not fall into one set of the cache.
 pub(crate) const PANEL_STRIDE: usize = DEPTH * 2 + 64;
-/// Panels that pass over a part of the activations before the next part is taken, at most.
-const GROUP: usize = 8;
-/// Bytes of a result above which it is written past the caches, which it would only sweep.
-const PAST: usize = 1 << 20;
-/// Rows of activations handled at once; more come in turns, each of which unpacks the weights again.
-const MAX_COLUMNS: usize = 1024;
 /// Elements of depth that one tile instruction takes.
 pub(crate) const STEP: usize = 32;
 
@@ -104,129 +102,6 @@ impl Drop for Tiles {
         // SAFETY: only made where AMX exists.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
-}
-
-/// Rows of weights as they lie in a file.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub format: Format,
-    pub bytes: &'a [u8],
-    pub row_bytes: usize,
-}
-
-/// out\[m, n\] = x\[m, k\] · Wᵀ as [`matmul_packed`](crate::matmul_packed) has it, with weights and activations rounded to
-/// bf16 and sums in f32.
-///
-/// Lengths are the caller's duty: `w` is n rows, no dimension is 0.
-///
-/// # Panics
-/// If the process may not use AMX.
-pub(crate) fn matmul(threads: usize, w: Rows, n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    in_turns(threads, [w], n, k, x, m, out, |_| {});
-}
-
-/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), each product as in [`matmul`].
-pub(crate) fn matmul_swiglu(threads: usize, w: [Rows; 2], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    in_turns(threads, w, n, k, x, m, out, |[gate, up]| vecmath::swiglu_in_place(Isa::Avx512, gate, up));
-}
-
-/// Hands at most [`MAX_COLUMNS`] rows of x at a time to [`block`].
-#[allow(clippy::too_many_arguments)]
-fn in_turns<const N: usize>(
-    threads: usize,
-    w: [Rows; N],
-    n: usize,
-    k: usize,
-    x: &[f32],
-    m: usize,
-    out: &mut [f32],
-    join: impl Fn([&mut [f32]; N]) + Sync,
-) {
-    assert!(granted(), "AMX is not available to this process");
-    assert!(x.len() >= m * k && out.len() >= m * n && w.iter().all(|w| w.bytes.len() >= n * w.row_bytes));
-    for (x, out) in x.chunks(MAX_COLUMNS * k).zip(out.chunks_mut(MAX_COLUMNS * n)) {
-        block(threads, w, n, k, x, x.len() / k, out, &join);
-    }
-}
-
-/// The products of x with each of `w`, of which `join` makes one, in the place of the first.
-#[allow(clippy::too_many_arguments)]
-fn block<const N: usize>(
-    threads: usize,
-    w: [Rows; N],
-    n: usize,
-    k: usize,
-    x: &[f32],
-    m: usize,
-    out: &mut [f32],
-    join: &(impl Fn([&mut [f32]; N]) + Sync),
-) {
-    // Tiles of 16 tokens and steps of 32 columns; what is missing is 0.
-    let (columns, depth) = (m.next_multiple_of(16), k.next_multiple_of(STEP));
-    let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
-        if threads > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
-    };
-    with_buffer(Slot::B, columns * depth / 2, |packed| {
-        let shared = SharedMut::new(&mut *packed);
-        run(columns / 16, &|t| {
-            // SAFETY: AVX-512 is there with AMX. Each task has 16 tokens of its own; the slice covers where they go in
-            // each part of the depth.
-            unsafe { pack_tokens(&x[t * 16 * k..], k, (m - t * 16).min(16), t, columns, shared.as_ptr()) }
-        });
-        let packed = packed.as_ptr().cast::<u8>() as usize;
-        let out = SharedMut::new(out);
-        // Panels of a group share each part of the activations while it is in the second-level cache.
-        let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP / N) * ROWS;
-        run(n.div_ceil(group), &|t| {
-            let start = t * group;
-            let end = n.min(start + group);
-            let stride = columns + 16;
-            let panel_floats = ROWS * PANEL_STRIDE / 4;
-            with_buffer(Slot::A, panel_floats + N * group * stride, |buffer| {
-                let (panel, sums) = buffer.split_at_mut(panel_floats);
-                panel.fill(0.0);
-                let mut parts = sums.chunks_exact_mut(group * stride);
-                let mut sums = [(); N].map(|()| parts.next().expect("as many parts as products"));
-                // SAFETY: AMX is granted. Panel and sums have the sizes that `multiply` reads and writes; activations
-                // were packed in the same layout; rows `start..end` lie in each of `w`.
-                unsafe {
-                    let tiles = Tiles::new();
-                    for p in (0..k).step_by(DEPTH) {
-                        let len = DEPTH.min(k - p);
-                        let steps = len.div_ceil(STEP);
-                        let activations = (packed + p * columns * 2) as *const u8;
-                        for (w, sums) in w.iter().zip(&mut sums) {
-                            for first in (start..end).step_by(ROWS) {
-                                for r in 0..ROWS.min(end - first) {
-                                    let row = &w.bytes[(first + r) * w.row_bytes..][..w.row_bytes];
-                                    let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
-                                    let to = std::slice::from_raw_parts_mut(to, steps * STEP);
-                                    unpack::bf16(w.format, row, p, len, to);
-                                }
-                                let sums = sums[(first - start) * stride..].as_mut_ptr();
-                                multiply(steps, panel.as_ptr().cast(), activations, columns, sums, stride, p > 0);
-                            }
-                        }
-                    }
-                    drop(tiles);
-                }
-                join(sums.each_mut().map(|sums| &mut **sums));
-                let sums = &*sums[0];
-                let past = m * n * size_of::<f32>() > PAST;
-                for j in (0..columns).step_by(16) {
-                    for i in (start..end).step_by(16) {
-                        let from = sums[(i - start) * stride + j..].as_ptr();
-                        let (tokens, count) = ((m - j).min(16), (end - i).min(16));
-                        // SAFETY: AVX-512 is there; sums have 16 rows from there on, and the results lie in `out`.
-                        unsafe { copy_transposed(from, stride, out.as_ptr().add(j * n + i), n, tokens, count, past) };
-                    }
-                }
-                // Orders what went past the caches before whatever tells others that the task is done.
-                // SAFETY: part of the instruction set.
-                unsafe { _mm_sfence() };
-            });
-        });
-    });
 }
 
 /// A panel times all tokens: sums (+)= panel · activations.
@@ -329,42 +204,87 @@ unsafe fn two_by_one(steps: usize, a: *const u8, b: *const u8, c: *mut f32, stri
     }
 }
 
-/// Packs 16 tokens, of which `tokens` exist, as tiles of pairs: token block `t` of every part of the depth.
+/// Packs 16 rows of x (tokens, or columns of a product's right side), of which `rows` exist, as tiles of pairs: block `t`
+/// of every part of the depth `k`.
 ///
 /// Part p (of [`DEPTH`] columns) starts at byte `p·columns·2`; in it each block of 32 tokens is contiguous, step by step,
 /// and of each step the tile of the first 16 tokens, then that of the second 16 if there are any.
 ///
 /// # Safety
-/// The CPU has AVX-512 with BF16; `x` holds the tokens, `k` elements apart; `dst` has room for all parts.
+/// The CPU has AVX-512 with BF16; `x` holds those rows; `dst` has room for all parts.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(crate) unsafe fn pack_tokens(x: &[f32], k: usize, tokens: usize, t: usize, columns: usize, dst: *mut f32) {
+pub(crate) unsafe fn pack_tokens(x: MatRef, k: usize, rows: usize, t: usize, columns: usize, dst: *mut f32) {
     let first = t / 2 * 32;
     let width = 32.min(columns - first); // tokens of the block of 32 that this one is in
     for p in (0..k).step_by(DEPTH) {
         let steps = DEPTH.min(k - p).div_ceil(STEP);
         for s in 0..steps {
             let at = p + s * STEP;
-            let mut rows = [_mm512_setzero_si512(); 16];
-            for (i, row) in rows.iter_mut().enumerate().take(tokens) {
-                let from = &x[i * k + at..i * k + k];
-                let bits = if from.len() >= STEP { u32::MAX } else { (1 << from.len()) - 1 };
-                // SAFETY: masked lanes are not read.
-                let (low, high) = unsafe {
-                    let from = from.as_ptr();
-                    (
-                        _mm512_maskz_loadu_ps(bits as u16, from),
-                        _mm512_maskz_loadu_ps((bits >> 16) as u16, from.wrapping_add(16)),
-                    )
-                };
-                *row = to_bf16(low, high);
-            }
-            let tile = p * columns * 2 + first * steps * STEP * 2 + s * width * 64 + t % 2 * 1024;
-            for (i, row) in transpose16(rows).into_iter().enumerate() {
+            // SAFETY: by the caller's promise.
+            let tile = unsafe { read(x, rows, at, STEP.min(k - at), Form::Pairs) };
+            let to = p * columns * 2 + first * steps * STEP * 2 + s * width * 64 + t % 2 * 1024;
+            for (i, row) in tile.into_iter().enumerate() {
                 // SAFETY: the tile lies in `dst` by the caller's promise.
-                unsafe { _mm512_storeu_si512(dst.byte_add(tile + i * 64).cast(), row) };
+                unsafe { _mm512_storeu_si512(dst.byte_add(to + i * 64).cast(), row) };
             }
         }
     }
+}
+
+/// How a block of 16 rows × 32 columns lies in a tile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A row each: what the left operand wants.
+    Rows,
+    /// 16 pairs of columns, each with all rows side by side: what the right one wants. The transpose, in words of 32 bits.
+    Pairs,
+}
+
+/// Columns `at..at + len` (32 at most) of the first `rows` rows (16 at most) of x, rounded to bf16; what is missing is 0.
+///
+/// # Safety
+/// The CPU has AVX-512 with BF16; x holds those elements.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn read(x: MatRef, rows: usize, at: usize, len: usize, form: Form) -> [__m512i; 16] {
+    let mut tile = [_mm512_setzero_si512(); 16];
+    let found = if x.rs == 1 && x.cs != 1 {
+        let mask = ((1u32 << rows) - 1) as u16;
+        // Of each lane the element of the first vector, then that of the second.
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let interleaved =
+            _mm512_or_si512(lanes, _mm512_slli_epi32::<16>(_mm512_add_epi32(lanes, _mm512_set1_epi32(16))));
+        for (pair, row) in tile.iter_mut().enumerate().take(len.div_ceil(2)) {
+            let from = x.data.as_ptr().wrapping_add((at + 2 * pair) * x.cs);
+            let second = if 2 * pair + 1 < len { mask } else { 0 };
+            // SAFETY: masked lanes are not read.
+            let both = unsafe {
+                to_bf16(_mm512_maskz_loadu_ps(mask, from), _mm512_maskz_loadu_ps(second, from.wrapping_add(x.cs)))
+            };
+            *row = _mm512_permutexvar_epi16(interleaved, both);
+        }
+        Form::Pairs
+    } else {
+        let bits = if len >= STEP { u32::MAX } else { (1 << len) - 1 };
+        let mut gathered = [0.0; STEP];
+        for (i, row) in tile.iter_mut().enumerate().take(rows) {
+            let from = if x.cs == 1 {
+                x.data[i * x.rs + at..][..len].as_ptr()
+            } else {
+                (0..len).for_each(|p| gathered[p] = x.data[i * x.rs + (at + p) * x.cs]);
+                gathered.as_ptr()
+            };
+            // SAFETY: masked lanes are not read.
+            *row = unsafe {
+                to_bf16(
+                    _mm512_maskz_loadu_ps(bits as u16, from),
+                    _mm512_maskz_loadu_ps((bits >> 16) as u16, from.wrapping_add(16)),
+                )
+            };
+        }
+        Form::Rows
+    };
+    if found == form { tile } else { transpose16(tile) }
 }
 
 /// 32 numbers rounded to bf16, nearest even.
