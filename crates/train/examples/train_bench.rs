@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p imaginal-train --example train_bench -- [--arch llama|mamba] [--steps N] [--threads N]
-//!     [--set FIELD=NUMBER]... [--batch N] [--context N]
+//!     [--precision f32|bf16] [--set FIELD=NUMBER]... [--batch N] [--context N]
 //! ```
 //! Without `--set` the model is the 10-million-parameter one of its architecture that RESULTS.md compares with PyTorch.
 
@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use imaginal_models::{Config, Model};
 use imaginal_tensor::Device;
-use imaginal_train::{Batch, Optimizer, Trainer};
+use imaginal_train::{Batch, Optimizer, Precision, Trainer};
 use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arch = "llama".to_owned();
     let (mut steps, mut batch, mut context) = (6usize, 8usize, 256usize);
+    let mut precision = Precision::F32;
     let mut set = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--steps" => steps = value.parse()?,
             "--batch" => batch = value.parse()?,
             "--context" => context = value.parse()?,
+            "--precision" => precision = serde_json::from_value(json!(value))?,
             "--threads" => imaginal_kernels::pool::set_threads(value.parse()?),
             "--set" => {
                 let (field, number) = value.split_once('=').ok_or("--set takes FIELD=NUMBER")?;
@@ -44,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::build(&arch, &settings)?;
     let model = Model::new(&config, 1, &Device::Cpu)?;
     let optimizer = Optimizer { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let mut trainer = Trainer::new(model, optimizer)?;
+    let mut trainer = Trainer::new(model, optimizer)?.with_precision(precision);
     let mut state = 1u64;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -66,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let median = seconds[seconds.len() / 2];
     println!(
         "{}",
-        json!({"engine": "imaginal", "arch": arch, "parameters": config.parameters(), "batch": batch,
+        json!({"engine": "imaginal", "arch": arch, "precision": precision, "parameters": config.parameters(), "batch": batch,
                "context": context, "threads": imaginal_kernels::pool::threads(), "steps": steps,
                "tokens_per_second": tokens / median, "best": tokens / seconds[0],
                "seconds_per_step": median})

@@ -17,7 +17,7 @@ mod trainer;
 
 pub use error::{Error, Result};
 pub use observer::{Event, Observer, Report, Silent};
-pub use options::{Plan, TrainOptions};
+pub use options::{Plan, Precision, TrainOptions};
 pub use prepare::PlainText;
 pub use run::{Environment, resume, run};
 pub use trainer::{Batch, Optimizer, StepResult, Trainer, decays};

@@ -13,6 +13,17 @@ use crate::data::walk::Selection;
 use crate::schedule::{Decay, Schedule};
 use crate::{Error, Result};
 
+/// What the matrix products of training are computed in. Parameters, gradients, moments and everything else are f32.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Operands rounded to bf16 and sums in f32, where the CPU has AMX; f32 elsewhere.
+    Bf16,
+}
+
 /// What a run is asked to do. `None` leaves the choice to [`Plan::new`], which goes by the amount of data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,6 +90,8 @@ pub struct TrainOptions {
     pub eps: f64,
     /// Largest norm of the gradient; zero: no limit.
     pub clip: f64,
+    /// What matrix products are computed in.
+    pub precision: Precision,
     /// Seed of everything random.
     pub seed: u64,
     /// Steps between measurements on the held-out files.
@@ -127,6 +140,7 @@ impl Default for TrainOptions {
             betas: [0.9, 0.95],
             eps: 1e-8,
             clip: 1.0,
+            precision: Precision::F32,
             seed: 0,
             eval_every: None,
             eval_bytes: 200_000,

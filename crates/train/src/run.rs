@@ -202,7 +202,7 @@ fn go(dir: &RunDir, steps: Option<u64>, observer: &mut dyn Observer) -> Result<R
     let model = Model::new(&model, options.seed, &Device::Cpu)?;
     let optimizer =
         Optimizer { betas: options.betas, eps: options.eps, weight_decay: options.weight_decay, clip: options.clip };
-    let mut trainer = Trainer::new(model, optimizer)?;
+    let mut trainer = Trainer::new(model, optimizer)?.with_precision(options.precision);
     let checkpoints = Checkpoints::new(dir.root.join("checkpoints"))?;
     let progress = checkpoints.load_last(&mut trainer)?;
     if let Some(steps) = steps {

@@ -1,10 +1,12 @@
 //! One step of training: forward, backward, clip, AdamW.
 
+use imaginal_kernels::gemm::{Operands, with_operands};
 use imaginal_models::{Model, Rows};
 use imaginal_nn::{Module, Param};
 use imaginal_tensor::{AdamW, Device, Grads, Tensor};
 
 use crate::Result;
+use crate::options::Precision;
 
 /// Settings of the optimizer that stay the same over a run.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -44,6 +46,7 @@ pub struct Trainer {
     model: Model,
     params: Vec<TrainedParam>,
     optimizer: Optimizer,
+    operands: Operands,
 }
 
 /// A parameter and what the optimizer remembers about it.
@@ -75,7 +78,17 @@ impl Trainer {
             let zeros = || Tensor::zeros(value.shape(), value.dtype(), value.device());
             params.push(TrainedParam { first: zeros()?, second: zeros()?, name, param });
         }
-        Ok(Trainer { model, params, optimizer })
+        Ok(Trainer { model, params, optimizer, operands: Operands::F32 })
+    }
+
+    /// The same with products in this precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Trainer {
+        self.operands = match precision {
+            Precision::F32 => Operands::F32,
+            Precision::Bf16 => Operands::Bf16,
+        };
+        self
     }
 
     /// The model as it is now.
@@ -112,11 +125,12 @@ impl Trainer {
         let mut sums: Vec<Option<Tensor>> = vec![None; self.params.len()];
         let mut total = 0.0;
         for batch in batches {
-            let loss = self.loss(batch)?;
-            total += f64::from(loss.to_scalar::<f32>()?);
-            let seed = Tensor::full(loss.shape(), 1.0 / batches.len() as f64, loss.dtype(), loss.device())?;
-            let mut grads: Grads = loss.backward_with(seed)?;
-            drop(loss);
+            let (loss, mut grads) = with_operands(self.operands, || -> Result<(f32, Grads)> {
+                let loss = self.loss(batch)?;
+                let seed = Tensor::full(loss.shape(), 1.0 / batches.len() as f64, loss.dtype(), loss.device())?;
+                Ok((loss.to_scalar::<f32>()?, loss.backward_with(seed)?))
+            })?;
+            total += f64::from(loss);
             for (sum, p) in sums.iter_mut().zip(&self.params) {
                 let Some(grad) = grads.remove(&p.param.get()) else { continue };
                 *sum = Some(match sum.take() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use imaginal_train::schedule::Decay;
-use imaginal_train::{Event, Observer, Report, TrainOptions};
+use imaginal_train::{Event, Observer, Precision, Report, TrainOptions};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -115,6 +115,10 @@ pub struct Train {
     /// Largest norm of the gradient; 0 for no limit
     #[arg(long, value_name = "NORM", default_value_t = 1.0, help_heading = "Training")]
     clip: f64,
+    /// What matrix products are computed in: bf16 is about twice as fast on CPUs with AMX (parameters and everything else
+    /// stay f32; other CPUs compute in f32 all the same)
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = precision, help_heading = "Training")]
+    precision: Precision,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, help_heading = "Training")]
     seed: u64,
@@ -127,6 +131,14 @@ pub struct Train {
     /// Steps between checkpoints
     #[arg(long, value_name = "N", help_heading = "Training")]
     checkpoint_every: Option<u64>,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err("f32 or bf16".into()),
+    }
 }
 
 /// `FIELD=VALUE`, the value as JSON or else as a string.
@@ -195,6 +207,7 @@ impl Train {
             warmup: self.warmup,
             weight_decay: self.weight_decay,
             clip: self.clip,
+            precision: self.precision,
             seed: self.seed,
             eval_every: self.eval_every,
             eval_bytes: self.eval_bytes,

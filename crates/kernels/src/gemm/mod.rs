@@ -22,7 +22,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::cell::Cell;
 
 use crate::isa::{Isa, isa};
 use crate::pool;
@@ -85,8 +85,23 @@ const SERIAL: usize = 1 << 18;
 /// If an operand does not lie within its slice, or rows of c overlap (`c_rs < n` with m > 1).
 #[allow(clippy::too_many_arguments)]
 pub fn gemm(m: usize, n: usize, k: usize, a: MatRef<'_>, b: MatRef<'_>, c: &mut [f32], c_rs: usize, accumulate: bool) {
+    gemm_in(operands(), m, n, k, a, b, c, c_rs, accumulate);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn gemm_in(
+    operands: Operands,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: MatRef<'_>,
+    b: MatRef<'_>,
+    c: &mut [f32],
+    c_rs: usize,
+    accumulate: bool,
+) {
     #[cfg(target_arch = "x86_64")]
-    if operands() == Operands::Bf16
+    if operands == Operands::Bf16
         && isa() == Isa::Amx
         && m.min(n) > FEW
         && m.saturating_mul(n).saturating_mul(k) > SERIAL
@@ -96,6 +111,7 @@ pub fn gemm(m: usize, n: usize, k: usize, a: MatRef<'_>, b: MatRef<'_>, c: &mut 
         check_out(m, n, c.len(), c_rs);
         return crate::amx::gemm(pool::threads_here(), m, n, k, a, b, c, c_rs, accumulate);
     }
+    let _ = operands;
     gemm_with(isa(), m, n, k, a, b, c, c_rs, accumulate);
 }
 
@@ -109,16 +125,26 @@ pub enum Operands {
     Bf16,
 }
 
-static BF16: AtomicBool = AtomicBool::new(false);
-
-/// Sets what operands of [`gemm`] may be rounded to from now on, in the whole process.
-pub fn set_operands(operands: Operands) {
-    BF16.store(operands == Operands::Bf16, Relaxed);
+thread_local! {
+    static OPERANDS: Cell<Operands> = const { Cell::new(Operands::F32) };
 }
 
-/// What operands of [`gemm`] may be rounded to.
+/// Runs `f`, in which products that this thread asks for may round their operands so.
+pub fn with_operands<R>(operands: Operands, f: impl FnOnce() -> R) -> R {
+    /// Puts the old value back, after a panic too.
+    struct Restore(Operands);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OPERANDS.set(self.0);
+        }
+    }
+    let _restore = Restore(OPERANDS.replace(operands));
+    f()
+}
+
+/// What operands of [`gemm`] may be rounded to on this thread.
 pub fn operands() -> Operands {
-    if BF16.load(Relaxed) { Operands::Bf16 } else { Operands::F32 }
+    OPERANDS.get()
 }
 
 /// [`gemm`] with a given instruction set (the best below it that the CPU has).
@@ -212,10 +238,12 @@ pub fn gemm_batch(
     if batch > 1 && b_bs == 0 && a_bs == m * a.rs && c_bs == m * c_rs {
         return gemm(batch * m, n, k, a, b, c, c_rs, accumulate);
     }
+    // Asked once: tasks run on other threads.
+    let operands = operands();
     let product = |i: usize, c: &mut [f32]| {
         let a = MatRef { data: &a.data[i * a_bs..], ..a };
         let b = MatRef { data: &b.data[i * b_bs..], ..b };
-        gemm(m, n, k, a, b, c, c_rs, accumulate);
+        gemm_in(operands, m, n, k, a, b, c, c_rs, accumulate);
     };
     let work = m.saturating_mul(n).saturating_mul(k);
     let shared = pool::SharedMut::new(c);
