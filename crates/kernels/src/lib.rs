@@ -7,6 +7,7 @@
 mod amx;
 mod bytes;
 pub mod gemm;
+pub mod grouped;
 pub mod isa;
 pub mod memory;
 pub mod packed;
