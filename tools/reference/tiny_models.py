@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make tiny, randomly initialised llama, qwen2, qwen3 and mamba models with their expected logits.
+"""Make tiny, randomly initialised llama, qwen2, qwen3, qwen3moe and mamba models with their expected logits.
 
 Each model becomes a Hugging Face directory: `config.json` (older or newer spelling of its keys), the weights as
 safetensors (f32 or bf16, one file or shards with an index), sometimes `tokenizer.json`, and `expected.safetensors`
@@ -30,8 +30,9 @@ TOKEN_COUNT = 41  # longer than every conv kernel, and past the wavelengths at w
 LOGIT_STD = 2.0
 
 # What differs between the variants of an architecture. Keys that are not settings of the model itself:
-# spelling (old or new config keys), dtype of the stored weights, shards, tokenizer, gguf (False: the format cannot
-# hold this variant, see to_gguf.py).
+# spelling (old or new config keys), dtype of the stored weights, shards, tokenizer, stacked (experts in one tensor, as
+# transformers holds them, or in one each, as it writes them), gguf (False: the format cannot hold this variant, see
+# to_gguf.py).
 VARIANTS = {
     "llama": {
         "plain": {"spelling": "old", "tie": False, "theta": 10000.0, "eps": 1e-5},
@@ -48,6 +49,14 @@ VARIANTS = {
     "qwen3": {
         "tied": {"spelling": "new", "tie": True, "theta": 1e6, "eps": 1e-6, "head_dim": True},
         "untied": {"spelling": "old", "tie": False, "theta": 10000.0, "eps": 1e-5, "head_dim": True, "shards": 3},
+    },
+    "qwen3moe": {
+        "each": {"spelling": "old", "tie": True, "theta": 1e6, "eps": 1e-6, "head_dim": True, "shards": 2},
+        "stacked": {"spelling": "new", "tie": False, "theta": 10000.0, "eps": 1e-5, "head_dim": True, "stacked": True},
+        "dense-layers": {"spelling": "new", "tie": True, "theta": 1e6, "eps": 1e-6, "head_dim": True, "gguf": False,
+                         "config": {"norm_topk_prob": False, "decoder_sparse_step": 2, "num_hidden_layers": 4,
+                                    "mlp_only_layers": [3]}},
+        "bf16": {"spelling": "new", "tie": False, "theta": 1e6, "eps": 1e-6, "head_dim": True, "dtype": torch.bfloat16},
     },
     "mamba": {
         "tied": {"spelling": "old", "tie": True, "eps": 1e-5},
@@ -68,6 +77,9 @@ FIXTURES = [
     ("qwen2-untied-bf16", "qwen2", "untied-bf16", 1),
     ("qwen3-tied", "qwen3", "tied", 0),
     ("qwen3-untied", "qwen3", "untied", 1),
+    ("qwen3moe-each", "qwen3moe", "each", 0),
+    ("qwen3moe-stacked", "qwen3moe", "stacked", 1),
+    ("qwen3moe-dense-layers", "qwen3moe", "dense-layers", 2),
     ("mamba-tied", "mamba", "tied", 0),
     ("mamba-untied", "mamba", "untied", 1),
     ("mamba-biases", "mamba", "biases", 2),
@@ -144,16 +156,24 @@ def rope_settings(setting: dict) -> dict:
     return {"rope_theta": theta, "rope_scaling": scaling or None}
 
 
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3moe": "Qwen3MoeForCausalLM",
+}
+
+
 def transformer_config(arch: str, setting: dict, rng: random.Random) -> dict:
-    """config.json of a llama, qwen2 or qwen3 model."""
+    """config.json of a llama, qwen2, qwen3 or qwen3moe model."""
     heads, kv_heads = rng.choice([(4, 2), (4, 2), (6, 3), (3, 1), (4, 4)])
     head_dim = rng.choice([6, 8, 10])
     hidden = heads * head_dim
     if setting.get("head_dim"):
         head_dim, hidden = rng.choice([10, 12, 14]), heads * rng.choice([7, 9])
     config = {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[arch]],
-        "model_type": arch,
+        "architectures": [CLASSES[arch]],
+        "model_type": {"qwen3moe": "qwen3_moe"}.get(arch, arch),
         "vocab_size": 300 if setting.get("tokenizer") else rng.choice([59, 67, 83]),
         "hidden_size": hidden,
         "intermediate_size": rng.choice([37, 43, 50]),
@@ -178,7 +198,29 @@ def transformer_config(arch: str, setting: dict, rng: random.Random) -> dict:
     if arch == "llama":
         config["attention_bias"] = setting.get("attention_bias", False)
         config["mlp_bias"] = setting.get("mlp_bias", False)
+    if arch == "qwen3moe":
+        experts, used = rng.choice([(5, 2), (8, 3), (6, 1)])
+        config["num_experts" if setting["spelling"] == "old" else "num_local_experts"] = experts
+        config.update(num_experts_per_tok=used, moe_intermediate_size=rng.choice([13, 18, 23]))
+        config.update(norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
+    config.update(setting.get("config", {}))
+    if "layer_types" in config:
+        config["layer_types"] = ["full_attention"] * config["num_hidden_layers"]
     return config
+
+
+def one_each(state: dict) -> dict:
+    """The weights with a tensor for each expert, from the stacks of all."""
+    result = {}
+    for name, tensor in state.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            result[name] = tensor
+            continue
+        prefix, kind = name.rsplit(".", 1)
+        for i, matrix in enumerate(tensor):
+            parts = zip(("gate_proj", "up_proj"), matrix.chunk(2)) if kind == "gate_up_proj" else [(kind, matrix)]
+            result.update({f"{prefix}.{i}.{part}.weight": rows.contiguous() for part, rows in parts})
+    return result
 
 
 def mamba_config(setting: dict, rng: random.Random) -> dict:
@@ -228,7 +270,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
         elif "conv1d" in name:
             tensor.normal_(0.0, 0.6, generator=generator)
         else:
-            gain = 1.5 if ("q_proj" in name or "k_proj" in name) else 1.0
+            gain = 1.5 if ("q_proj" in name or "k_proj" in name or "mlp.gate." in name) else 1.0
             tensor.normal_(0.0, gain / math.sqrt(tensor.shape[-1]), generator=generator)
 
 
@@ -256,10 +298,18 @@ def quiet() -> None:
 
 
 def load(directory: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """The model of a directory as transformers reads it, with the plain attention."""
+    """The model of a directory as transformers reads it, with plain attention and experts."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
+    return plain_experts(model)
+
+
+def plain_experts(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with each expert's product computed by itself: the faster ways want rows of whole vectors."""
+    if hasattr(model.config, "num_experts"):
+        model.set_experts_implementation("eager")
+    return model
 
 
 def write_weights(directory: Path, state: dict, shards: int) -> None:
@@ -303,6 +353,7 @@ def make(arch: str, seed: int, out: Path, variant: str | None = None) -> dict:
         build_tokenizer(out, 300)
 
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32).eval()
+    plain_experts(model)
     randomise(model, seed)
     tokens = tokens_for(config["vocab_size"], seed)
     # Bring the logits to their size by the last tensor before them: the head, or the final norm if the head is tied.
@@ -314,7 +365,7 @@ def make(arch: str, seed: int, out: Path, variant: str | None = None) -> dict:
 
     tied = "lm_head.weight" if setting["tie"] else ""
     state = {name: tensor.to(stored).contiguous() for name, tensor in model.state_dict().items() if name != tied}
-    write_weights(out, state, setting.get("shards", 1))
+    write_weights(out, state if setting.get("stacked") else one_each(state), setting.get("shards", 1))
 
     # The expectation comes from the files, not from the model in memory.
     logits = logits_of(load(out), tokens)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert a Hugging Face directory (llama, qwen2, qwen3, mamba) to an f32 GGUF as llama.cpp's converter does.
+"""Convert a Hugging Face directory (llama, qwen2, qwen3, qwen3moe, mamba) to an f32 GGUF as llama.cpp's converter does.
 
     python tools/reference/to_gguf.py DIR OUT.gguf
     python tools/reference/to_gguf.py DIR OUT.gguf --compare /path/to/llama.cpp   # also run the original converter
@@ -7,7 +7,7 @@
 
 Metadata keys, tensor names and layouts follow `convert_hf_to_gguf.py`: q and k rows of llama models are permuted from
 the half-split to the interleaved RoPE order, llama-3 RoPE scaling becomes the tensor `rope_freqs.weight`, mamba's
-A_log becomes A = -exp(A_log) and its conv1d weight loses the middle dimension. A tokenizer.json (byte-level BPE) is
+A_log becomes A = -exp(A_log) and its conv1d weight loses the middle dimension; experts are stacked, layers without them refused. A tokenizer.json (byte-level BPE) is
 embedded; without one the file says `tokenizer.ggml.model = no_vocab`. Biases of mamba's in_proj and out_proj have no
 place in the format: such a model is refused; a missing conv bias, which llama.cpp insists on, is written as zeros.
 
@@ -43,6 +43,11 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, half, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def gguf_name(config: dict) -> str:
+    """What GGUF calls the architecture."""
+    return config["model_type"].replace("qwen3_moe", "qwen3moe")
+
+
 def rope_of(config: dict) -> dict:
     """RoPE parameters from the newer spelling (rope_parameters) or the older (rope_theta, rope_scaling)."""
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
@@ -76,7 +81,7 @@ def llama3_factors(rope: dict, head_dim: int) -> np.ndarray:
 
 
 def write_transformer_keys(writer: gguf.GGUFWriter, config: dict) -> None:
-    """Metadata of llama, qwen2 and qwen3."""
+    """Metadata of llama, qwen2, qwen3 and qwen3moe."""
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -84,6 +89,12 @@ def write_transformer_keys(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if config["model_type"] == "qwen3_moe":
+        if not config["norm_topk_prob"] or config["decoder_sparse_step"] != 1 or config["mlp_only_layers"]:
+            raise SystemExit("layers without experts, and weights that are not normalised, have no place in GGUF")
+        writer.add_expert_count(config.get("num_experts") or config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     rope = rope_of(config)
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] == "linear":
@@ -144,13 +155,32 @@ def write_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocab: int, pre: s
     writer.add_eos_token_id(ids[special["eos_token"]])
 
 
+def stack_experts(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights with gate_proj, up_proj and down_proj of all experts stacked, however they are stored."""
+    result, experts = {}, {}
+    for name, tensor in weights.items():
+        prefix, _, rest = name.partition(".experts.")
+        if rest == "gate_up_proj":
+            gate, up = np.split(tensor, 2, axis=1)
+            result.update({f"{prefix}.experts.gate_proj.weight": gate, f"{prefix}.experts.up_proj.weight": up})
+        elif rest == "down_proj":
+            result[f"{prefix}.experts.down_proj.weight"] = tensor
+        elif rest:
+            number, _, rest = rest.partition(".")
+            experts.setdefault(f"{prefix}.experts.{rest}", {})[int(number)] = tensor
+        else:
+            result[name] = tensor
+    result.update({name: np.stack([parts[i] for i in sorted(parts)]) for name, parts in experts.items()})
+    return result
+
+
 def tensors_of(config: dict, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors by GGUF name, in GGUF layout."""
-    arch = config["model_type"]
+    arch = gguf_name(config)
     model_arch = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[arch]
     names = gguf.get_tensor_name_map(model_arch, config["num_hidden_layers"])
     result = {}
-    for name, tensor in weights.items():
+    for name, tensor in stack_experts(weights).items():
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
         mapped = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -175,7 +205,7 @@ def tensors_of(config: dict, weights: dict[str, np.ndarray]) -> dict[str, np.nda
 def convert(directory: Path, out: Path, pre: str = "qwen2") -> None:
     """Write the GGUF of a Hugging Face directory. `pre` names the pre-tokenizer of its tokenizer.json."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    arch = config["model_type"]
+    arch = gguf_name(config)
     writer = gguf.GGUFWriter(out, arch)
     writer.add_name(directory.name)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)

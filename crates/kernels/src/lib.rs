@@ -8,6 +8,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
 pub mod gemm;
+pub mod grouped;
 pub mod isa;
 pub mod memory;
 pub mod packed;

@@ -25,45 +25,7 @@ use crate::scratch::{Slot, with_buffer};
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.
 pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
-    let precision = if may_round(format, n, k) { Precision::Auto } else { Precision::F32 };
-    matmul_packed_with(isa(), precision, format, w, n, k, x, m, out);
-}
-
-/// Whether [`matmul_packed_swiglu`] has a form for these formats, `n` rows of `k` weights each and `m` rows of x.
-pub fn fuses_swiglu(gate: Format, up: Format, n: usize, k: usize, m: usize) -> bool {
-    let tiles = |format| match way(isa(), Precision::Auto, format, m) {
-        #[cfg(target_arch = "x86_64")]
-        Way::Tiles => may_round(format, n, k),
-        _ => false,
-    };
-    tiles(gate) && tiles(up)
-}
-
-/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), both matrices of n rows of k weights, each with its format: the bits of
-/// [`matmul_packed`] and [`swiglu`](crate::vecmath::swiglu), but the two products never leave the cache.
-///
-/// # Panics
-/// As [`matmul_packed`], or if [`fuses_swiglu`] says no.
-pub fn matmul_packed_swiglu(
-    gate: (Format, &[u8]),
-    up: (Format, &[u8]),
-    n: usize,
-    k: usize,
-    x: &[f32],
-    m: usize,
-    out: &mut [f32],
-) {
-    assert!(fuses_swiglu(gate.0, up.0, n, k, m), "matmul_packed_swiglu: no form for {} and {}", gate.0, up.0);
-    assert_eq!((x.len(), out.len()), (m * k, m * n), "matmul_packed_swiglu: elements of x and of out");
-    #[cfg(target_arch = "x86_64")]
-    {
-        let rows = [gate, up].map(|(format, bytes)| {
-            let row_bytes = format.bytes_for(k).filter(|row| row.checked_mul(n) == Some(bytes.len()));
-            let Some(row_bytes) = row_bytes else { panic!("matmul_packed_swiglu: no {n} rows of {k} in {format}") };
-            Rows { format, bytes, row_bytes }
-        });
-        crate::amx::matmul_swiglu(pool::threads_here(), rows, n, k, x, m, out);
-    }
+    matmul_packed_with(isa(), precision_for(format, n, k), format, w, n, k, x, m, out);
 }
 
 /// Whether products with `n` rows of `k` weights in `format` may round their operands below f32.
@@ -75,6 +37,12 @@ pub fn may_round(format: Format, n: usize, k: usize) -> bool {
         Precision::F32 => false,
     };
     wanted && !exact
+}
+
+/// What products with `n` rows of `k` weights in `format` are computed in. Matrices that were loaded as one stack count as
+/// one: `n` is the number of all their rows.
+pub(crate) fn precision_for(format: Format, n: usize, k: usize) -> Precision {
+    if may_round(format, n, k) { Precision::Auto } else { Precision::F32 }
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
@@ -194,6 +162,12 @@ fn way(isa: Isa, precision: Precision, format: Format, m: usize) -> Way {
     }
     let _ = (isa, format, m);
     Way::Floats
+}
+
+/// Whether a product with `m` tokens is one of bf16 tiles.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn tiles(isa: Isa, precision: Precision, format: Format, m: usize) -> bool {
+    way(isa, precision, format, m) == Way::Tiles
 }
 
 /// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million

@@ -1,9 +1,10 @@
 //! The table of architectures. An architecture is a row of data: what it is called in files, which blocks make a layer,
 //! and how the tensors are named. Nothing outside this file knows an architecture's name.
 
+use imaginal_nn::Scores;
 use imaginal_tensor::RopeStyle;
 
-use crate::blocks::{AttentionRow, Bias, BlockRow, MambaRow, MlpRow, Window};
+use crate::blocks::{AttentionRow, Bias, BlockRow, MambaRow, MlpRow, MoeRow, Window};
 
 /// A row of [`ARCHS`].
 #[derive(Debug)]
@@ -72,7 +73,9 @@ const LLAMA_MLP: SubLayer = SubLayer {
     block: BlockRow::Mlp(MlpRow { hf: "mlp", bias: Bias::Optional(&["mlp_bias"]) }),
 };
 
-const PLAIN_MLP: SubLayer = SubLayer { block: BlockRow::Mlp(MlpRow { hf: "mlp", bias: Bias::Never }), ..LLAMA_MLP };
+const PLAIN_MLP_ROW: MlpRow = MlpRow { hf: "mlp", bias: Bias::Never };
+
+const PLAIN_MLP: SubLayer = SubLayer { block: BlockRow::Mlp(PLAIN_MLP_ROW), ..LLAMA_MLP };
 
 const LLAMA_ATTENTION: AttentionRow = AttentionRow {
     hf: "self_attn",
@@ -82,6 +85,9 @@ const LLAMA_ATTENTION: AttentionRow = AttentionRow {
     qk_norm: false,
     window: Window::Types(&["mistral"]),
 };
+
+const QWEN3_ATTENTION: AttentionRow =
+    AttentionRow { gguf_rope: RopeStyle::Half, qk_norm: true, window: Window::FromLayer, ..LLAMA_ATTENTION };
 
 const fn attention(row: AttentionRow) -> SubLayer {
     SubLayer { norm: "attn_norm", hf_norm: "input_layernorm", block: BlockRow::Attention(row) }
@@ -134,17 +140,33 @@ pub static ARCHS: &[Arch] = &[
         doc: "Qwen 3, dense: heads of their own size, queries and keys normalised",
         hf: &[HfName { model_type: "qwen3", class: "Qwen3ForCausalLM" }],
         context: 32768,
-        layer: &[
-            attention(AttentionRow {
-                gguf_rope: RopeStyle::Half,
-                qk_norm: true,
-                window: Window::FromLayer,
-                ..LLAMA_ATTENTION
-            }),
-            PLAIN_MLP,
-        ],
+        layer: &[attention(QWEN3_ATTENTION), PLAIN_MLP],
         tiny: r#"{"vocab_size": 67, "hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 4,
                   "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 37, "max_position_embeddings": 512,
+                  "rope_theta": 1000000.0}"#,
+        ..LLAMA
+    },
+    Arch {
+        name: "qwen3moe",
+        doc: "Qwen 3, mixture of experts",
+        hf: &[HfName { model_type: "qwen3_moe", class: "Qwen3MoeForCausalLM" }],
+        context: 32768,
+        layer: &[
+            attention(QWEN3_ATTENTION),
+            SubLayer {
+                block: BlockRow::Moe(MoeRow {
+                    hf: "mlp.experts",
+                    hf_router: "mlp.gate",
+                    scores: Scores::Softmax,
+                    gguf_normalised: true,
+                    dense: PLAIN_MLP_ROW,
+                }),
+                ..LLAMA_MLP
+            },
+        ],
+        tiny: r#"{"vocab_size": 67, "hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 4,
+                  "num_key_value_heads": 2, "head_dim": 10, "num_experts": 5, "num_experts_per_tok": 2,
+                  "moe_intermediate_size": 13, "norm_topk_prob": true, "max_position_embeddings": 512,
                   "rope_theta": 1000000.0}"#,
         ..LLAMA
     },

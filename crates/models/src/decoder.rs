@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Param, RmsNorm, Rope, Slot, Source, State,
-    join,
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Moe, Param, RmsNorm, Rope, Slot, Source,
+    State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -44,6 +44,7 @@ struct SubLayer {
 enum Block {
     Attention(Attention),
     Mlp(Mlp),
+    Moe(Moe),
     Mamba(Mamba),
 }
 
@@ -55,6 +56,7 @@ impl Block {
             (Block::Attention(b), None) => b.forward(x, None),
             (Block::Mamba(b), None) => b.forward(x, None),
             (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
+            (Block::Moe(b), None | Some(BlockState::None)) => b.forward(x),
             _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
         }
     }
@@ -99,6 +101,7 @@ impl Model {
                         Block::Attention(Attention::new(source, &prefix, c, rope)?)
                     }
                     BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
+                    BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Mamba(Mamba::new(source, &prefix, c)?),
                 };
                 subs.push(SubLayer { norm_name: row.norm, norm, block });
@@ -298,6 +301,7 @@ impl Module for Model {
                 match &sub.block {
                     Block::Attention(b) => b.slots(&prefix, visit),
                     Block::Mlp(b) => b.slots(&prefix, visit),
+                    Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Mamba(b) => b.slots(&prefix, visit),
                 }
             }

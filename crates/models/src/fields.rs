@@ -211,6 +211,21 @@ impl<'a> Fields<'a> {
         texts
     }
 
+    /// A list of whole numbers of `config.json`, none for a field that is absent or null.
+    pub fn sizes(&self, key: &Key) -> Vec<usize> {
+        let Source::Hf(json) = &self.source else { return Vec::new() };
+        let Some((name, list)) = key.hf.iter().find_map(|k| Some((*k, lookup(json, k)?))) else { return Vec::new() };
+        if list.is_null() {
+            return Vec::new();
+        }
+        let number = |x: &Json| x.as_u64().and_then(|x| usize::try_from(x).ok());
+        let sizes: Option<Vec<usize>> = list.as_array().and_then(|l| l.iter().map(number).collect());
+        sizes.unwrap_or_else(|| {
+            self.problem(name, "not a list of whole numbers");
+            Vec::new()
+        })
+    }
+
     /// Whether `config.json` has a field that is not null.
     pub fn has_hf(&self, name: &str) -> bool {
         matches!(&self.source, Source::Hf(json) if lookup(json, name).is_some_and(|x| !x.is_null()))

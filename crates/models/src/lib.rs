@@ -36,4 +36,4 @@ pub use imaginal_nn::State;
 pub use load::{LoadOptions, Loaded};
 pub use save::SaveOptions;
 pub use state::ModelState;
-pub use tensors::{Map, TensorSpec};
+pub use tensors::{Map, Piece, Stored, TensorSpec};

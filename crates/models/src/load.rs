@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use imaginal_files::{Gguf, Json, OpenOptions, SafeTensors, Tokenizer};
@@ -6,7 +6,7 @@ use imaginal_nn::{Init, Param, Source, Weight};
 use imaginal_numeric::Format;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
-use crate::tensors::{Map, TensorSpec};
+use crate::tensors::{Map, Piece, Stored, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result};
 
 /// How a model is loaded.
@@ -78,9 +78,10 @@ impl Loaded {
             bytes: &t.bytes,
         });
         let specs = config.tensors();
-        let names = |s: &TensorSpec| s.gguf.iter().cloned().collect();
+        let whole = |name: &String, s: &TensorSpec| Stored::Whole { name: name.clone(), shape: s.shape.clone() };
+        let ways = |s: &TensorSpec| s.gguf.iter().map(|name| whole(name, s)).collect();
         let extra = |name: &str| name == "rope_freqs.weight" && config.gguf_extras().iter().any(|e| e.0 == name);
-        let tensors = Matched::new(gguf.path(), &specs, found, names, |s| &s.shape, extra, true)?;
+        let tensors = Matched::new(gguf.path(), &specs, found, ways, extra, true)?;
         let none = match gguf.metadata().get_as::<String>("tokenizer.ggml.model")? {
             Some(kind) => kind == "no_vocab" || kind == "none",
             None => true,
@@ -113,10 +114,7 @@ impl Loaded {
         let extra = |name: &str| {
             name.ends_with(".rotary_emb.inv_freq") || (config.tied() && config.arch().hf_head.contains(&name))
         };
-        let shape = |s: &'_ TensorSpec| s.hf_shape.clone().unwrap_or_else(|| s.shape.clone());
-        let shapes: HashMap<&str, Vec<usize>> = specs.iter().map(|s| (s.name.as_str(), shape(s))).collect();
-        let names = |s: &TensorSpec| s.hf.clone();
-        let tensors = Matched::new(weights.path(), &specs, found, names, |s| &shapes[s.name.as_str()], extra, false)?;
+        let tensors = Matched::new(weights.path(), &specs, found, |s| s.hf.clone(), extra, false)?;
         check_tokenizer(weights.path(), &config, tokenizer.as_ref())?;
         let model = tensors.build(config, device)?;
         Ok(Loaded { model, tokenizer })
@@ -143,10 +141,30 @@ struct Found<'a> {
     bytes: &'a imaginal_files::Bytes,
 }
 
+impl Found<'_> {
+    /// The format and the bytes of a piece of this tensor, or what is wrong with it.
+    fn piece(&self, piece: &Piece) -> std::result::Result<(Format, Bytes), String> {
+        if self.shape != piece.shape {
+            return Err(format!("its shape is {:?}, not the {:?} of the configuration", self.shape, piece.shape));
+        }
+        let weights = |f: &Format| !matches!(*f, Format::I8 | Format::I16 | Format::I32 | Format::I64);
+        let format = self.format.filter(weights).ok_or_else(|| format!("{} is no format for weights", self.kind))?;
+        let cols = self.shape.last().copied().unwrap_or(0);
+        let row = format.bytes_for(cols).filter(|_| !self.shape.is_empty());
+        let row = row.ok_or_else(|| format!("rows of {cols} are no whole blocks of {format}"))?;
+        let all = self.bytes.range();
+        let range = match &piece.rows {
+            Some(rows) => all.start + rows.start * row..all.start + rows.end * row,
+            None => all,
+        };
+        Ok((format, Bytes::new(self.bytes.owner(), range).map_err(|e| e.to_string())?))
+    }
+}
+
 /// What a parameter is made from.
 struct Raw {
     format: Format,
-    bytes: Bytes,
+    pieces: Vec<Bytes>,
     map: Map,
     path: String,
 }
@@ -157,47 +175,53 @@ struct Matched(HashMap<String, Raw>);
 impl Matched {
     fn new<'a>(
         path: &Path,
-        specs: &'a [TensorSpec],
+        specs: &[TensorSpec],
         found: impl Iterator<Item = Found<'a>>,
-        names: impl Fn(&TensorSpec) -> Vec<String>,
-        shape: impl Fn(&'a TensorSpec) -> &'a [usize],
+        ways: impl Fn(&TensorSpec) -> Vec<Stored>,
         extra: impl Fn(&str) -> bool,
         gguf: bool,
     ) -> Result<Matched> {
-        let mut left: HashMap<&str, Found> = found.map(|t| (t.name, t)).collect();
+        let found: HashMap<&str, Found> = found.map(|t| (t.name, t)).collect();
+        let mut left: HashSet<&str> = found.keys().copied().collect();
         let mut problems = Vec::new();
         let mut raw = HashMap::with_capacity(specs.len());
         let mut problem = |field: &str, what: String| problems.push(Problem { field: field.to_owned(), what });
         for spec in specs {
-            let names = names(spec);
-            let Some(t) = names.iter().find_map(|n| left.remove(n.as_str())) else {
-                problem(names.first().unwrap_or(&spec.name), format!("missing; it should be {:?}", spec.shape));
+            let ways = ways(spec);
+            // Where something is missing of every way, the one of which the beginning is there is what was meant.
+            let there = |way: &&Stored| way.pieces().all(|p| found.contains_key(p.name.as_str()));
+            let begun = |way: &&Stored| way.pieces().next().is_some_and(|p| found.contains_key(p.name.as_str()));
+            let way = ways.iter().find(there).or_else(|| ways.iter().find(begun)).or(ways.first());
+            let Some(way) = way else {
+                problem(&spec.name, "the file has no place for it".into());
                 continue;
             };
-            let shape = shape(spec);
-            if t.shape != shape {
-                problem(t.name, format!("its shape is {:?}, not the {shape:?} of the configuration", t.shape));
-                continue;
-            }
-            let Some(format) = t.format.filter(|f| !matches!(*f, Format::I8 | Format::I16 | Format::I32 | Format::I64))
-            else {
-                problem(t.name, format!("{} is no format for weights", t.kind));
-                continue;
-            };
-            if t.shape.last().is_none_or(|n| format.bytes_for(*n).is_none()) {
-                problem(t.name, format!("rows of {:?} are no whole blocks of {format}", t.shape.last()));
-                continue;
-            }
-            match Bytes::new(t.bytes.owner(), t.bytes.range()) {
-                Ok(bytes) => {
-                    let map = if gguf { spec.map } else { Map::Same };
-                    let path = format!("{}: {}", path.display(), t.name);
-                    raw.insert(spec.name.clone(), Raw { format, bytes, map, path });
+            let map = if gguf { spec.map } else { Map::Same };
+            let (mut made, mut complete): (Option<Raw>, bool) = (None, true);
+            for piece in way.pieces() {
+                let Some(t) = found.get(piece.name.as_str()) else {
+                    // The first that is missing says enough.
+                    if std::mem::take(&mut complete) {
+                        problem(&piece.name, format!("missing; it should be {:?}", piece.shape));
+                    }
+                    continue;
+                };
+                left.remove(t.name);
+                match (t.piece(&piece), &mut made) {
+                    (Ok((format, bytes)), Some(raw)) if raw.format == format => raw.pieces.push(bytes),
+                    (Ok((format, _)), Some(raw)) => {
+                        problem(t.name, format!("{format}, where what it is joined with is {}", raw.format));
+                    }
+                    (Ok((format, bytes)), None) => {
+                        let path = format!("{}: {}", path.display(), t.name);
+                        made = Some(Raw { format, pieces: vec![bytes], map, path });
+                    }
+                    (Err(what), _) => problem(t.name, what),
                 }
-                Err(e) => problem(t.name, e.to_string()),
             }
+            raw.extend(made.map(|made| (spec.name.clone(), made)));
         }
-        let mut superfluous: Vec<&str> = left.into_keys().filter(|name| !extra(name)).collect();
+        let mut superfluous: Vec<&str> = left.into_iter().filter(|name| !extra(name)).collect();
         superfluous.sort_unstable();
         for name in superfluous {
             problem(name, "superfluous: the configuration has no such tensor".into());
@@ -226,12 +250,20 @@ impl FileSource {
 }
 
 impl Raw {
+    /// The bytes: the file's own where the parameter is one piece of it, else a copy that joins the pieces.
+    fn bytes(&self) -> Bytes {
+        match &self.pieces[..] {
+            [piece] => piece.clone(),
+            pieces => Bytes::from_vec(pieces.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat()),
+        }
+    }
+
     fn decode(&self, shape: &[usize]) -> imaginal_nn::Result<Tensor> {
         if self.format == Format::F32 && self.map == Map::Same {
-            return Tensor::from_bytes(self.bytes.clone(), shape, DType::F32);
+            return Tensor::from_bytes(self.bytes(), shape, DType::F32);
         }
         let mut values = vec![0f32; shape.iter().product()];
-        self.format.decode(&self.bytes, &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
+        self.format.decode(&self.bytes(), &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
         if self.map == Map::NegExp {
             if let Some(x) = values.iter().find(|x| !(**x < 0.0 && x.is_finite())) {
                 let what = format!("{}: {x} is not a negative number, as decay rates must be", self.path);
@@ -248,12 +280,12 @@ impl Source for FileSource {
         let device = self.device.clone();
         let raw = self.find(name)?;
         if device.is_cpu() && raw.format != Format::F64 {
-            return Weight::from_bytes(raw.format, rows, cols, raw.bytes.clone());
+            return Weight::from_bytes(raw.format, rows, cols, raw.bytes());
         }
         if matches!(raw.format, Format::F32 | Format::F64) {
             return Weight::from_tensor(raw.decode(&[rows, cols])?.to_device(&device)?);
         }
-        Ok(Weight::from_packed(Packed::new(raw.format, rows, cols, raw.bytes.clone())?.to_device(&device)?))
+        Ok(Weight::from_packed(Packed::new(raw.format, rows, cols, raw.bytes())?.to_device(&device)?))
     }
 
     fn param(&mut self, name: &str, shape: &[usize], _: Init) -> imaginal_nn::Result<Param> {

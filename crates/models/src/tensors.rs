@@ -1,5 +1,8 @@
 //! Which tensors a configuration has, and what they are called in files.
 
+use std::ops::Range;
+
+use imaginal_nn::join;
 use imaginal_tensor::RopeStyle;
 
 /// How the values in a GGUF file differ from those of the parameter.
@@ -18,12 +21,11 @@ pub struct TensorSpec {
     pub name: String,
     /// Its name in a GGUF file; `None` if the format has no place for it.
     pub gguf: Option<String>,
-    /// Its names in a Hugging Face checkpoint, the present one first.
-    pub hf: Vec<String>,
-    /// Shape, outermost dimension first.
+    /// How a Hugging Face checkpoint may hold it, the usual way first.
+    pub hf: Vec<Stored>,
+    /// Shape, outermost dimension first: that of GGUF files. Stacked matrices have three dimensions; the parameter is the
+    /// matrix of all their rows.
     pub shape: Vec<usize>,
-    /// Shape in a Hugging Face checkpoint, where it is another (of the same number of elements).
-    pub hf_shape: Option<Vec<usize>>,
     /// How a GGUF file's values differ.
     pub map: Map,
     /// Whether it is a matrix of a product, which may be stored in any format; other tensors stay f32.
@@ -31,6 +33,78 @@ pub struct TensorSpec {
     /// For queries and keys (weights and biases): how many heads lie one after another in the rows, whose order within
     /// a head is that of the RoPE style.
     pub heads: Option<usize>,
+}
+
+/// A way in which files hold a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// As one tensor.
+    Whole {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// As a tensor for each of the matrices that are stacked in the parameter, named by their numbers.
+    Each {
+        /// How many there are.
+        count: usize,
+        /// What comes before the number in a name.
+        before: String,
+        /// What comes after it.
+        after: String,
+        /// The shape of each.
+        shape: Vec<usize>,
+    },
+    /// As a part of a stack `[count, rows, cols]`, whose matrices are made of equal parts of their rows.
+    Part {
+        /// The stack's name.
+        name: String,
+        /// Its shape.
+        shape: [usize; 3],
+        /// Which part of each matrix.
+        part: usize,
+        /// Of how many.
+        parts: usize,
+    },
+}
+
+/// Some rows of a tensor of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The tensor's name.
+    pub name: String,
+    /// The tensor's shape.
+    pub shape: Vec<usize>,
+    /// Which of its rows, all dimensions but the last taken together; `None` for the whole tensor.
+    pub rows: Option<Range<usize>>,
+}
+
+impl Stored {
+    /// The pieces that are joined, in order. Made one by one, because a hostile configuration may ask for very many.
+    pub fn pieces(&self) -> Box<dyn Iterator<Item = Piece> + '_> {
+        let whole = |name: String, shape: &[usize]| Piece { name, shape: shape.to_vec(), rows: None };
+        match self {
+            Stored::Whole { name, shape } => Box::new(std::iter::once(whole(name.clone(), shape))),
+            Stored::Each { count, before, after, shape } => {
+                Box::new((0..*count).map(move |i| whole(format!("{before}{i}{after}"), shape)))
+            }
+            Stored::Part { name, shape, part, parts } => {
+                let rows = shape[1] / parts;
+                Box::new((0..shape[0]).map(move |i| {
+                    let first = i * shape[1] + part * rows;
+                    Piece { rows: Some(first..first + rows), ..whole(name.clone(), shape) }
+                }))
+            }
+        }
+    }
+
+    /// The same below `prefix`.
+    fn within(mut self, prefix: &str) -> Stored {
+        let (Stored::Whole { name, .. } | Stored::Each { before: name, .. } | Stored::Part { name, .. }) = &mut self;
+        *name = join(prefix, name);
+        self
+    }
 }
 
 /// Gathers the tensors of a configuration.
@@ -53,14 +127,19 @@ impl Specs {
 
     /// Adds a tensor; `hf` has the alternatives.
     pub fn add(&mut self, gguf: &str, hf: &[&str], shape: &[usize], matrix: bool) -> &mut TensorSpec {
-        let join = |a: &str, b: &str| if a.is_empty() { b.to_owned() } else { format!("{a}.{b}") };
+        let hf = hf.iter().map(|name| Stored::Whole { name: name.to_string(), shape: shape.to_vec() }).collect();
+        self.add_stored(gguf, hf, shape, matrix)
+    }
+
+    /// Adds a tensor that a Hugging Face checkpoint holds in one of these ways.
+    pub fn add_stored(&mut self, gguf: &str, hf: Vec<Stored>, shape: &[usize], matrix: bool) -> &mut TensorSpec {
         let name = join(&self.gguf, gguf);
+        let hf = hf.into_iter().map(|stored| stored.within(&self.hf)).collect();
         self.list.push(TensorSpec {
             gguf: Some(name.clone()),
             name,
-            hf: hf.iter().map(|h| join(&self.hf, h)).collect(),
+            hf,
             shape: shape.to_vec(),
-            hf_shape: None,
             map: Map::Same,
             matrix,
             heads: None,
@@ -112,6 +191,18 @@ pub(crate) fn row_order(rows: usize, heads: usize, from: RopeStyle, to: RopeStyl
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_cover_the_parameter() {
+        let each = Stored::Each { count: 2, before: "e.".into(), after: ".w".into(), shape: vec![3, 5] };
+        let names: Vec<String> = each.within("l").pieces().map(|p| p.name).collect();
+        assert_eq!(names, ["l.e.0.w", "l.e.1.w"]);
+        let rows = |part| {
+            let stored = Stored::Part { name: "s".into(), shape: [2, 6, 5], part, parts: 2 };
+            stored.pieces().filter_map(|p| p.rows).collect::<Vec<_>>()
+        };
+        assert_eq!((rows(0), rows(1)), (vec![0..3, 6..9], vec![3..6, 9..12]));
+    }
 
     #[test]
     fn row_orders_undo_each_other() {

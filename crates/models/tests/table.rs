@@ -44,7 +44,12 @@ fn a_model_has_the_tensors_that_its_table_names() {
             };
             assert!(has.insert(name, shape).is_none());
         });
-        let named: BTreeMap<_, _> = config.tensors().into_iter().map(|t| (t.name, t.shape)).collect();
+        // Stacked matrices are one matrix of all their rows.
+        let matrix = |t: &imaginal_models::TensorSpec| match (t.matrix, &t.shape[..]) {
+            (true, [outer @ .., cols]) => vec![outer.iter().product(), *cols],
+            (_, shape) => shape.to_vec(),
+        };
+        let named: BTreeMap<_, _> = config.tensors().into_iter().map(|t| (t.name.clone(), matrix(&t))).collect();
         assert_eq!(has, named, "{}", config.arch().name);
         assert_eq!(model.parameters().len(), has.len());
         assert_eq!(config.parameters(), has.values().map(|s| s.iter().product::<usize>()).sum::<usize>());
@@ -195,6 +200,10 @@ fn wrong_configurations_are_refused_by_name() {
         ("llama", r#"{"model_type": "gpt2"}"#, "architecture \"gpt2\" is not known; known: llama"),
         ("llama", r#"{"model_type": 3}"#, "model_type: missing, or not a string"),
         ("qwen2", r#"{"use_sliding_window": true, "sliding_window": -4}"#, "sliding_window: -4"),
+        ("qwen3moe", r#"{"num_experts_per_tok": 6}"#, "num_experts_per_tok: 6 experts for a token, of 5"),
+        ("qwen3moe", r#"{"num_experts": 0}"#, "num_experts: 0 is not"),
+        ("qwen3moe", r#"{"mlp_only_layers": [-1]}"#, "mlp_only_layers: not a list of whole numbers"),
+        ("qwen3moe", r#"{"decoder_sparse_step": 2}"#, "intermediate_size: missing"),
         ("mamba", r#"{"state_size": 0}"#, "state_size: 0"),
         ("mamba", r#"{"conv_kernel": 100000000}"#, "conv_kernel: 100000000"),
         ("mamba", r#"{"time_step_rank": "some"}"#, "time_step_rank: \"some\""),
@@ -267,6 +276,8 @@ fn wrong_metadata_is_refused_by_name() {
         ("llama", "llama.rope.dimension_count", Some(9u32.into()), "llama.rope.dimension_count: 9 is not an even"),
         ("llama", "llama.attention.layer_norm_rms_epsilon", Some(f32::NAN.into()), "layer_norm_rms_epsilon: NaN"),
         ("llama", "llama.embedding_length", Some(u64::MAX.into()), "llama.embedding_length: 18446744073709551615"),
+        ("qwen3moe", "qwen3moe.expert_count", None, "qwen3moe.expert_count: missing"),
+        ("qwen3moe", "qwen3moe.expert_used_count", Some(9u32.into()), "qwen3moe.expert_used_count: 9 experts"),
         ("mamba", "mamba.ssm.state_size", Some(0u32.into()), "mamba.ssm.state_size: 0"),
         ("mamba", "mamba.ssm.dt_b_c_rms", Some(true.into()), "mamba.ssm.dt_b_c_rms"),
         ("mamba", "mamba.ssm.inner_size", None, "mamba.ssm.inner_size: missing"),

@@ -123,6 +123,31 @@ impl Weight {
         }
     }
 
+    /// [`Weight::linear`] by groups: this weight is as many matrices of equal shape, one after another, as there are `counts`,
+    /// and the first `counts[0]` rows of `x[m, cols]` belong to the first, the next `counts[1]` to the second, and so on.
+    /// The result is `[m, rows / counts.len()]`.
+    ///
+    /// # Errors
+    /// The counts do not add up to `m`, the rows are no such number of matrices, or as [`Weight::linear`].
+    pub fn grouped_linear(&self, x: &Tensor, counts: &[usize]) -> Result<Tensor> {
+        match self.form() {
+            Form { packed: Some(p), .. } => x.packed_grouped_linear(&p, counts),
+            Form { master: Some(m), .. } => x.grouped_linear(&m.get(), counts),
+            Form { .. } => Err(Error::argument("weight", "a weight without values")),
+        }
+    }
+
+    /// [`Weight::swiglu`] by groups, which are those of [`Weight::grouped_linear`].
+    ///
+    /// # Errors
+    /// As [`Weight::grouped_linear`].
+    pub fn grouped_swiglu(gate: &Weight, up: &Weight, x: &Tensor, counts: &[usize]) -> Result<Tensor> {
+        match (gate.form().packed, up.form().packed) {
+            (Some(gate), Some(up)) => x.packed_grouped_swiglu(&gate, &up, counts),
+            _ => gate.grouped_linear(x, counts)?.swiglu(&up.grouped_linear(x, counts)?),
+        }
+    }
+
     /// The rows that `ids` (u32, any shape) name → `[.., cols]`, f32.
     ///
     /// # Errors

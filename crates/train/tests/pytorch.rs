@@ -74,7 +74,12 @@ fn gradients_agree(name: &str) {
     assert_eq!(names.len(), expected.tensors().iter().filter(|t| t.name.starts_with("grad.")).count());
     for (name, gradient) in names.iter().zip(gradients) {
         let spec = specs.iter().find(|s| s.name == *name).unwrap();
-        let wanted = spec.hf.iter().find_map(|hf| expected.find(&format!("grad.{hf}"))).unwrap();
+        let wanted = spec
+            .hf
+            .iter()
+            .flat_map(|way| way.pieces())
+            .find_map(|p| expected.find(&format!("grad.{}", p.name)))
+            .unwrap();
         let wanted = floats(&expected, &wanted.name);
         let got: Tensor = gradient.unwrap_or_else(|| panic!("{name} has no gradient"));
         assert!(matches!(spec.map, Map::Same | Map::NegExp));

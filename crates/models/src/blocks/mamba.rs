@@ -3,7 +3,7 @@ use imaginal_nn::MambaConfig;
 use super::Keys;
 use crate::config::{Shared, WIDTH};
 use crate::fields::{Fields, Key};
-use crate::tensors::{Map, Specs};
+use crate::tensors::{Map, Specs, Stored};
 
 /// What an architecture fixes of its selective state space.
 #[derive(Copy, Clone, Debug)]
@@ -20,19 +20,13 @@ const RANK: Key = Key::new(&["ssm.time_step_rank"], &["time_step_rank"]);
 const BIAS: Key = Key::new(&[], &["use_bias"]);
 const CONV_BIAS: Key = Key::new(&[], &["use_conv_bias"]);
 const INNER_NORMS: Key = Key::new(&["ssm.dt_b_c_rms"], &[]);
-const ACTIVATION: Key = Key::new(&[], &["hidden_act"]);
 
 /// Longest convolution and widest state that any model comes near.
 const MOST: usize = 4096;
 
 impl MambaRow {
     pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> MambaConfig {
-        if let Some(name) = f.text(&ACTIVATION)
-            && name != "silu"
-            && name != "swish"
-        {
-            f.problem("hidden_act", format!("{name:?} is not supported; silu is"));
-        }
+        super::mlp::check_activation(f);
         if f.flag(&INNER_NORMS, false) {
             f.problem(f.name(&INNER_NORMS), "norms of dt, B and C are not supported");
         }
@@ -71,8 +65,8 @@ impl MambaRow {
         if c.bias {
             specs.without_gguf();
         }
-        specs.add("ssm_conv1d.weight", &[&hf("conv1d.weight")], &[c.inner, c.conv], false).hf_shape =
-            Some(vec![c.inner, 1, c.conv]);
+        let conv = Stored::Whole { name: hf("conv1d.weight"), shape: vec![c.inner, 1, c.conv] };
+        specs.add_stored("ssm_conv1d.weight", vec![conv], &[c.inner, c.conv], false);
         if c.conv_bias {
             specs.add("ssm_conv1d.bias", &[&hf("conv1d.bias")], &[c.inner], false);
         }

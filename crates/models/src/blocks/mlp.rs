@@ -17,14 +17,19 @@ pub struct MlpRow {
 const INNER: Key = Key::new(&["feed_forward_length"], &["intermediate_size"]);
 const ACTIVATION: Key = Key::new(&[], &["hidden_act"]);
 
+/// Notes an activation that the gate does not have.
+pub(super) fn check_activation(f: &Fields) {
+    if let Some(name) = f.text(&ACTIVATION)
+        && name != "silu"
+        && name != "swish"
+    {
+        f.problem("hidden_act", format!("{name:?} is not supported; silu is"));
+    }
+}
+
 impl MlpRow {
     pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> MlpConfig {
-        if let Some(name) = f.text(&ACTIVATION)
-            && name != "silu"
-            && name != "swish"
-        {
-            f.problem("hidden_act", format!("{name:?} is not supported; silu is"));
-        }
+        check_activation(f);
         MlpConfig {
             hidden: shared.hidden,
             inner: f.size(&INNER, None, WIDTH),

@@ -4,13 +4,15 @@
 mod attention;
 mod mamba;
 mod mlp;
+mod moe;
 
 pub use attention::{AttentionRow, Bias, Window};
 pub use mamba::MambaRow;
 pub use mlp::MlpRow;
+pub use moe::MoeRow;
 
 use imaginal_files::gguf::Value;
-use imaginal_nn::{AttentionConfig, MambaConfig, MlpConfig};
+use imaginal_nn::{AttentionConfig, MambaConfig, MlpConfig, MoeConfig};
 
 use crate::config::Shared;
 use crate::fields::Fields;
@@ -23,6 +25,8 @@ pub enum BlockRow {
     Attention(AttentionRow),
     /// A gated feed-forward network.
     Mlp(MlpRow),
+    /// Experts, a gated feed-forward network each; some layers may have one such network instead.
+    Moe(MoeRow),
     /// A selective state space.
     Mamba(MambaRow),
 }
@@ -34,6 +38,8 @@ pub enum BlockConfig {
     Attention(AttentionConfig),
     /// A gated feed-forward network.
     Mlp(MlpConfig),
+    /// Experts.
+    Moe(MoeConfig),
     /// A selective state space.
     Mamba(MambaConfig),
 }
@@ -47,6 +53,7 @@ impl BlockRow {
         match self {
             BlockRow::Attention(row) => row.read(f, shared, present).into_iter().map(BlockConfig::Attention).collect(),
             BlockRow::Mlp(row) => vec![BlockConfig::Mlp(row.read(f, shared, present)); shared.layers],
+            BlockRow::Moe(row) => row.read(f, shared, present),
             BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(f, shared, present)); shared.layers],
         }
     }
@@ -56,6 +63,8 @@ impl BlockRow {
         match (self, config) {
             (BlockRow::Attention(row), BlockConfig::Attention(c)) => row.tensors(c, specs),
             (BlockRow::Mlp(row), BlockConfig::Mlp(c)) => row.tensors(c, specs),
+            (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
+            (BlockRow::Moe(row), BlockConfig::Mlp(c)) => row.dense.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
@@ -80,6 +89,7 @@ impl BlockRow {
                 mlp::write(c, keys);
                 Ok(())
             }
+            (BlockRow::Moe(row), _) => row.write(layers, keys),
             (BlockRow::Mamba(_), BlockConfig::Mamba(c)) => mamba::write(c, keys),
             _ => Ok(()),
         }

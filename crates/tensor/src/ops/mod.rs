@@ -12,6 +12,7 @@ pub(crate) mod compare;
 pub(crate) mod concat;
 pub(crate) mod cross_entropy;
 pub(crate) mod cumsum;
+pub(crate) mod grouped_linear;
 pub(crate) mod index;
 pub(crate) mod linear;
 pub(crate) mod matmul;

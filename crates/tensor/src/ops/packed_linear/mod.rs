@@ -5,13 +5,12 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
-use imaginal_kernels::packed::{fuses_swiglu, matmul_packed_swiglu};
 use imaginal_kernels::{matmul_packed, pool};
 
 use crate::autograd::record;
 use crate::{DType, Device, Error, Packed, Result, Tensor};
 
-fn same_device(op: &'static str, device: &Device, w: &Packed) -> Result<()> {
+pub(super) fn same_device(op: &'static str, device: &Device, w: &Packed) -> Result<()> {
     if *device != w.device() {
         return Err(Error::DeviceMismatch { op, lhs: device.to_string(), rhs: w.device().to_string() });
     }
@@ -56,28 +55,19 @@ impl Tensor {
     }
 
     /// `silu(x · Gᵀ) · (x · Uᵀ)`: `[.., k]` → `[.., n]` with both matrices packed as `[n, k]`; what [`Tensor::packed_linear`]
-    /// and [`Tensor::swiglu`] compose, without the two results in memory where the CPU has a form for that.
+    /// and [`Tensor::swiglu`] compose, without the two results in memory on the CPU.
     ///
     /// # Errors
     /// As [`Tensor::packed_linear`]; or the matrices differ in shape.
     pub fn packed_swiglu(&self, gate: &Packed, up: &Packed) -> Result<Tensor> {
         let (n, k) = (gate.rows(), gate.cols());
-        let m = self.elem_count().checked_div(k).unwrap_or(0);
-        let fits = self.shape().last() == Some(&k) && (up.rows(), up.cols()) == (n, k);
-        let here = [self.device(), &gate.device(), &up.device()].iter().all(|d| d.is_cpu());
-        let fused = fits && here && !self.tracks_grad() && fuses_swiglu(gate.format(), up.format(), n, k, m);
-        if !fused {
-            return self.packed_linear(gate, None)?.swiglu(&self.packed_linear(up, None)?);
+        if self.shape().last() != Some(&k) {
+            return Err(Error::shapes("packed_swiglu", self.shape(), &[n, k]));
         }
-        let x = self.contiguous()?;
+        let m = self.elem_count().checked_div(k).unwrap_or(0);
         let mut shape = self.shape().to_vec();
         shape[self.rank() - 1] = n;
-        Tensor::build::<f32>(shape, |out| {
-            let weights = |w: &Packed| (w.format(), w.bytes().clone());
-            let ((g, gate), (u, up)) = (weights(gate), weights(up));
-            matmul_packed_swiglu((g, &gate), (u, &up), n, k, x.as_slice()?, m, out);
-            Ok(())
-        })
+        self.reshape([m, k])?.packed_grouped_swiglu(gate, up, &[m])?.reshape(shape)
     }
 
     /// All weights of a packed matrix as `f32[rows, cols]`, on the device where they are.
