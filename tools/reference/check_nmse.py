@@ -45,13 +45,14 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--vocab", type=int, default=512, help="ids are drawn below this")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--extra", default=[], type=str.split, help="further arguments for ours: \"--cache-type f32\"")
     parser.add_argument("--factor", type=float, default=1.2)
-    parser.add_argument("--stepwise", type=int, default=16, help="tokens of the run one by one")
+    parser.add_argument("--stepwise", type=int, default=64, help="tokens of the run one by one")
     args = parser.parse_args()
     folder = llama_cpp_folder(args.llama_cpp)
     llama_cpp = LlamaCpp(folder) if folder else None
     exact = Imaginal(args.imaginal, ["--compute", "f32"])
-    fast = Imaginal(args.imaginal, ["--compute", "fast"])
+    fast = Imaginal(args.imaginal, ["--compute", "fast", *args.extra])
     rng = random.Random(args.seed)
     ids = [rng.randrange(args.vocab) for _ in range(args.tokens)]
     failed = []
