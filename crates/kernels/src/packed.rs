@@ -41,12 +41,12 @@ pub(crate) fn precision_for(format: Format, n: usize, k: usize) -> Precision {
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
-const SMALL: usize = 1 << 20;
+const SMALL: usize = 1 << 19;
 
 /// What products with packed weights may be computed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// The fastest that the instruction set has: bf16 operands for matrices of a million weights and more.
+    /// The fastest that the instruction set has: bf16 operands for matrices of half a million weights and more.
     #[default]
     Auto,
     /// f32 throughout.
@@ -157,8 +157,8 @@ pub(crate) fn tiles(isa: Isa, precision: Precision, format: Format, m: usize) ->
     way(isa, precision, format, m) == Way::Tiles
 }
 
-/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
-/// weights, and all with [`Precision::F32`], take the f32 ways.
+/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than half a
+/// million weights, and all with [`Precision::F32`], take the f32 ways.
 pub fn kernels(format: Format) -> (&'static str, &'static str) {
     let way = |m: usize| way(isa(), Precision::Auto, format, m);
     let few = match way(1) {

@@ -281,6 +281,13 @@ impl Plan {
                 BlockRow::Mlp(_) => {
                     set("intermediate_size", json!(options.ffn.unwrap_or((hidden * 8 / 3).next_multiple_of(32))));
                 }
+                BlockRow::Moe(moe) => {
+                    // Two of eight experts, which together are as wide as one dense network.
+                    set("num_experts", json!(8));
+                    set("num_experts_per_tok", json!(2));
+                    set("moe_intermediate_size", json!(options.ffn.unwrap_or((hidden * 4 / 3).next_multiple_of(32))));
+                    set("norm_topk_prob", json!(moe.gguf_normalised));
+                }
                 BlockRow::Mamba(_) => {
                     set("state_size", json!(options.state.unwrap_or(16)));
                 }
