@@ -83,7 +83,7 @@ enum CacheType {
 pub enum Compute {
     /// As the file has them: `f32` files are exact.
     Auto,
-    /// As auto, matrices of less than a million weights too.
+    /// As auto, with small matrices too.
     Fast,
     /// As the file has them.
     F32,

@@ -1,5 +1,6 @@
 //! Products of groups of tokens, each with a matrix of its own: the experts of a layer. A single matrix is one group.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use imaginal_numeric::Format;
@@ -70,17 +71,20 @@ fn products<const N: usize>(w: [Stack; N], x: &[f32], counts: &[usize], out: &mu
     if groups.len() > 1 && groups.iter().all(|group| group.tokens.len() <= FEW) {
         return few(w, n, k, x, &groups, out);
     }
-    for Group { matrix, tokens } in groups {
-        let rows = w.map(|w| w.rows(matrix, 0..n));
-        product(
-            rows,
-            n,
-            k,
-            &x[tokens.start * k..tokens.end * k],
-            tokens.len(),
-            &mut out[tokens.start * n..tokens.end * n],
-        );
-    }
+    let out = SharedMut::new(out);
+    let one = |Group { matrix, tokens }: &Group| {
+        let rows = w.map(|w| w.rows(*matrix, 0..n));
+        // SAFETY: groups have tokens of their own.
+        let out = unsafe { out.slice(tokens.start * n, tokens.len() * n) };
+        product(rows, n, k, &x[tokens.start * k..tokens.end * k], tokens.len(), out);
+    };
+    // A large group is work enough for all threads. The others are taken by one thread each, the largest first, so that
+    // threads end together.
+    let share = m / (2 * pool::threads_here());
+    let (large, mut others): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|g| g.tokens.len() > share);
+    large.iter().for_each(one);
+    others.sort_by_key(|group| Reverse(group.tokens.len()));
+    pool::parallel(others.len(), &|t| one(&others[t]));
 }
 
 /// A stack, its size checked.

@@ -32,7 +32,7 @@ pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m:
 pub fn may_round(format: Format, n: usize, k: usize) -> bool {
     let exact = format == Format::F32 || format == Format::F64;
     let wanted = match precision() {
-        Precision::Auto => n.saturating_mul(k) >= SMALL,
+        Precision::Auto => n.saturating_mul(k) >= SMALL && k >= NARROW,
         Precision::Fast => true,
         Precision::F32 => false,
     };
@@ -46,12 +46,15 @@ pub(crate) fn precision_for(format: Format, n: usize, k: usize) -> Precision {
 }
 
 /// Weights below which a product is f32 in any case: they fit into a cache, and small models have the least to spare.
-const SMALL: usize = 1 << 20;
+const SMALL: usize = 1 << 19;
+/// Length of rows below which a product is f32 in any case, for the same reason: tables of words make small models large.
+const NARROW: usize = 512;
 
 /// What products with packed weights may be computed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// The fastest that the instruction set has: bf16 operands for matrices of a million weights and more.
+    /// The fastest that the instruction set has: operands rounded for matrices of half a million weights and more, with rows of 512
+    /// and more.
     #[default]
     Auto,
     /// The same for small matrices too.
@@ -170,8 +173,8 @@ pub(crate) fn tiles(isa: Isa, precision: Precision, format: Format, m: usize) ->
     way(isa, precision, format, m) == Way::Tiles
 }
 
-/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
-/// weights, and all with [`Precision::F32`], take the f32 ways.
+/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than half a
+/// million weights, and all with [`Precision::F32`], take the f32 ways.
 pub fn kernels(format: Format) -> (&'static str, &'static str) {
     let way = |m: usize| way(isa(), Precision::Auto, format, m);
     let few = match way(1) {

@@ -127,7 +127,7 @@ impl Model {
     }
 
     /// The format in which states made from now on keep keys and values: the one that was set, else f16 where products
-    /// with some matrix may round their operands anyway (a packed one of a million weights or more, unless f32 was asked
+    /// with some matrix may round their operands anyway (a packed one that is not small, unless f32 was asked
     /// for), f32 where all products are f32, and f32 on devices other than the CPU.
     pub fn cache_format(&self) -> Format {
         self.cache.unwrap_or_else(|| {
