@@ -31,12 +31,7 @@ pub fn matmul_packed(format: Format, w: &[u8], n: usize, k: usize, x: &[f32], m:
 
 /// Whether [`matmul_packed_swiglu`] has a form for these formats, `n` rows of `k` weights each and `m` rows of x.
 pub fn fuses_swiglu(gate: Format, up: Format, n: usize, k: usize, m: usize) -> bool {
-    let tiles = |format| match way(isa(), Precision::Auto, format, m) {
-        #[cfg(target_arch = "x86_64")]
-        Way::Tiles => may_round(format, n, k),
-        _ => false,
-    };
-    tiles(gate) && tiles(up)
+    [gate, up].into_iter().all(|format| tiles(isa(), format, m) && may_round(format, n, k))
 }
 
 /// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), both matrices of n rows of k weights, each with its format: the bits of
@@ -136,10 +131,12 @@ pub fn matmul_packed_with(
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     match way(isa, precision, format, m) {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
         #[cfg(target_arch = "x86_64")]
         Way::Tiles => return crate::amx::matmul(threads, Rows { format, bytes: w, row_bytes }, n, k, x, m, out),
+        #[cfg(not(target_arch = "x86_64"))]
+        Way::Tiles => unreachable!("tiles of {format} without AMX"),
         Way::Floats => {}
     }
     if m > FEW {
@@ -170,10 +167,9 @@ pub fn matmul_packed_with(
 #[derive(PartialEq, Eq)]
 enum Way {
     /// Bytes: activations rounded, weights as the format has them.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Bytes,
     /// Tiles of bf16.
-    #[cfg(target_arch = "x86_64")]
     Tiles,
     /// f32.
     Floats,
@@ -184,16 +180,19 @@ fn way(isa: Isa, precision: Precision, format: Format, m: usize) -> Way {
     if precision == Precision::F32 {
         return Way::Floats;
     }
-    #[cfg(target_arch = "x86_64")]
-    if m > FEW && isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
+    if tiles(isa, format, m) {
         return Way::Tiles;
     }
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if crate::bytes::supported(isa, format) {
         return Way::Bytes;
     }
-    let _ = (isa, format, m);
     Way::Floats
+}
+
+/// Whether products that may round are computed from tiles of bf16.
+fn tiles(isa: Isa, format: Format, m: usize) -> bool {
+    m > FEW && isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64
 }
 
 /// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than a million
@@ -203,13 +202,14 @@ pub fn kernels(format: Format) -> (&'static str, &'static str) {
     let few = match way(1) {
         Way::Floats if Kind::of(format).is_some() => "f32 registers",
         Way::Floats => "f32 rows",
-        _ => "byte dots",
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        Way::Bytes => "byte dots",
+        Way::Tiles => "bf16 tiles",
     };
     let many = match way(FEW + 1) {
         Way::Floats => "f32 panels",
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Way::Bytes => "byte panels",
-        #[cfg(target_arch = "x86_64")]
         Way::Tiles => "bf16 tiles",
     };
     (few, many)
@@ -291,10 +291,9 @@ mod tests {
     fn rounding(isa: Isa, precision: Precision, format: Format, m: usize, weights: f64) -> f64 {
         match way(isa, precision, format, m) {
             // To 127 steps.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Way::Bytes => weights * 0.501 / 127.0,
             // Both operands to 8 bits, by 2^-8 at most.
-            #[cfg(target_arch = "x86_64")]
             Way::Tiles => weights * 1.01 * 2f64.powi(-7),
             Way::Floats => 0.0,
         }
@@ -365,7 +364,7 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
     fn products_are_as_near_as_llama_cpp_s() {
         // There activations have a scale for each 32, or for each 256 before blocks of that length.

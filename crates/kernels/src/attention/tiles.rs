@@ -204,7 +204,15 @@ unsafe fn queries(x: &Inputs, task: Task, sizes: &Sizes, buf: &mut [f32], out: &
                 let (tokens, elements) = ((count - t).min(16), (dv - e).min(16));
                 // SAFETY: 16 rows of 16 are in `acc`, whose rows are padded; the rows of `out` are this task's.
                 unsafe {
-                    copy_transposed(acc[e * COLUMNS + t..].as_ptr(), COLUMNS, to.as_mut_ptr(), 16, tokens, elements, false);
+                    copy_transposed(
+                        acc[e * COLUMNS + t..].as_ptr(),
+                        COLUMNS,
+                        to.as_mut_ptr(),
+                        16,
+                        tokens,
+                        elements,
+                        false,
+                    );
                     for i in 0..tokens {
                         let row = out.row(b, t0 + t + i, h, dv);
                         row[e..e + elements].copy_from_slice(&to[16 * i..16 * i + elements]);
