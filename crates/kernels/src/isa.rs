@@ -34,6 +34,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 pub(crate) use crate::simd::Simd;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use crate::simd_aarch64::NeonToken;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use crate::simd_x86::{Avx2Token, Avx512Token};
 
@@ -52,6 +54,10 @@ pub enum Isa {
     Avx512Vnni,
     /// [`Isa::Avx512Vnni`] with BF16 and the AMX tiles for it, which the operating system must grant (Linux does).
     Amx,
+    /// aarch64, all of which have NEON.
+    Neon,
+    /// [`Isa::Neon`] with dot products of bytes.
+    Dotprod,
 }
 
 impl Isa {
@@ -63,6 +69,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Amx => "amx",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
         }
     }
 
@@ -75,13 +83,30 @@ impl Isa {
     pub(crate) fn lanes(self) -> usize {
         match self.usable() {
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => 16,
-            Isa::Avx2 | Isa::Scalar => 8,
+            Isa::Avx2 | Isa::Scalar | Isa::Neon | Isa::Dotprod => 8,
         }
     }
 
     /// This set, or the best one below it that the CPU has: what makes calling a kernel for any `Isa` safe.
     pub(crate) fn usable(self) -> Isa {
-        self.min(detected())
+        if self.is_of_this_architecture() { self.min(detected()) } else { Isa::Scalar }
+    }
+
+    /// This set without what multiplies narrower numbers than f32.
+    pub(crate) fn in_f32(self) -> Isa {
+        match self {
+            Isa::Avx512Vnni | Isa::Amx => Isa::Avx512,
+            Isa::Dotprod => Isa::Neon,
+            other => other,
+        }
+    }
+
+    fn is_of_this_architecture(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => cfg!(target_arch = "x86_64"),
+            Isa::Neon | Isa::Dotprod => cfg!(target_arch = "aarch64"),
+        }
     }
 }
 
@@ -91,7 +116,12 @@ impl std::fmt::Display for Isa {
     }
 }
 
-const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx];
+const ALL: [Isa; 7] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx, Isa::Neon, Isa::Dotprod];
+
+/// The sets that a CPU of this architecture may have, weakest first.
+fn of_this_architecture() -> impl Iterator<Item = Isa> {
+    ALL.into_iter().filter(|i| i.is_of_this_architecture())
+}
 
 /// How the instruction set in use came about; see [`choice`].
 #[derive(Clone, Debug)]
@@ -105,7 +135,8 @@ pub struct Choice {
 }
 
 /// The instruction set that kernels use, decided on the first call: the best that the CPU has, or what the environment
-/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `amx`) says if the CPU has that.
+/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `amx`; on aarch64 `scalar`, `neon`, `dotprod`) says
+/// if the CPU has that.
 pub fn choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| choose(std::env::var("IMAGINAL_ISA").ok().as_deref(), detected()))
@@ -118,15 +149,15 @@ pub fn isa() -> Isa {
 
 /// Every instruction set that this CPU has, weakest first.
 pub fn available() -> impl Iterator<Item = Isa> {
-    ALL.into_iter().filter(|i| *i <= detected())
+    of_this_architecture().filter(|i| *i <= detected())
 }
 
 fn choose(wish: Option<&str>, detected: Isa) -> Choice {
-    let names = || ALL.map(Isa::name).join(", ");
+    let names = || of_this_architecture().map(Isa::name).collect::<Vec<_>>().join(", ");
     let (isa, warning) = match wish {
         None | Some("") => (detected, None),
         Some(name) => match Isa::from_name(name) {
-            Some(i) if i <= detected => (i, None),
+            Some(i) if i <= detected && i.is_of_this_architecture() => (i, None),
             Some(i) => (detected, Some(format!("IMAGINAL_ISA={i}: this CPU does not have it; using {detected}"))),
             None => (
                 detected,
@@ -168,7 +199,12 @@ fn detect() -> Isa {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Isa {
+    if std::arch::is_aarch64_feature_detected!("dotprod") { Isa::Dotprod } else { Isa::Neon }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Isa {
     Isa::Scalar
 }
@@ -214,6 +250,8 @@ macro_rules! simd_fn {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::isa::Isa::Neon | $crate::isa::Isa::Dotprod => body($crate::isa::NeonToken $(, $arg)*),
                 _ => body($crate::simd::ScalarToken $(, $arg)*),
             }
         }
@@ -227,15 +265,34 @@ mod tests {
 
     #[test]
     fn the_environment_may_lower_but_not_raise() {
-        assert_eq!(choose(None, Isa::Avx2).isa, Isa::Avx2);
-        let lower = choose(Some("Scalar"), Isa::Avx2);
+        // The weakest set above the scalar one, and one that is more.
+        #[cfg(target_arch = "x86_64")]
+        let (some, more) = (Isa::Avx2, "avx512");
+        #[cfg(target_arch = "aarch64")]
+        let (some, more) = (Isa::Neon, "dotprod");
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let (some, more) = (Isa::Scalar, "neon");
+        assert_eq!(choose(None, some).isa, some);
+        let lower = choose(Some("Scalar"), some);
         assert_eq!((lower.isa, lower.warning), (Isa::Scalar, None));
-        let raise = choose(Some("avx512"), Isa::Avx2);
-        assert_eq!(raise.isa, Isa::Avx2);
-        assert!(raise.warning.unwrap().contains("does not have it"));
-        let unknown = choose(Some("sse9"), Isa::Avx2);
-        assert_eq!(unknown.isa, Isa::Avx2);
-        assert!(unknown.warning.unwrap().contains("scalar, avx2, avx512"));
+        let elsewhere = ALL.into_iter().find(|i| !i.is_of_this_architecture()).unwrap();
+        for raise in [more, elsewhere.name()] {
+            let raise = choose(Some(raise), some);
+            assert_eq!(raise.isa, some);
+            assert!(raise.warning.unwrap().contains("does not have it"));
+        }
+        let unknown = choose(Some("sse9"), some);
+        assert_eq!(unknown.isa, some);
+        assert!(unknown.warning.unwrap().contains("(one of scalar"));
+    }
+
+    #[test]
+    fn a_set_of_another_architecture_is_the_scalar_one() {
+        for i in ALL {
+            assert!(available().any(|a| a == i.usable()), "{i}");
+            assert!(i.is_of_this_architecture() || i.usable() == Isa::Scalar, "{i}");
+            assert!(i.in_f32() <= i);
+        }
     }
 
     #[test]

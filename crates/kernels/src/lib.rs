@@ -5,7 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod bytes;
 pub mod gemm;
 pub mod grouped;
@@ -15,6 +15,8 @@ pub mod packed;
 pub mod pool;
 mod scratch;
 mod simd;
+#[cfg(target_arch = "aarch64")]
+mod simd_aarch64;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
 #[cfg(test)]

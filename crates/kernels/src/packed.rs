@@ -53,8 +53,8 @@ const NARROW: usize = 512;
 /// What products with packed weights may be computed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// The fastest that the instruction set has: operands rounded for matrices of half a million weights and more, with rows of 512
-    /// and more.
+    /// The fastest that the instruction set has: operands are rounded for matrices of half a million weights and more, with
+    /// rows of 512 and more.
     #[default]
     Auto,
     /// The same for small matrices too.
@@ -107,10 +107,12 @@ pub fn matmul_packed_with(
     }
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     match way(isa, precision, format, m) {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
         #[cfg(target_arch = "x86_64")]
         Way::Tiles => return crate::amx::matmul(threads, Rows { format, bytes: w, row_bytes }, n, k, x, m, out),
+        #[cfg(not(target_arch = "x86_64"))]
+        Way::Tiles => unreachable!("tiles of {format} without AMX"),
         Way::Floats => {}
     }
     if m > FEW {
@@ -141,10 +143,9 @@ pub fn matmul_packed_with(
 #[derive(PartialEq, Eq)]
 enum Way {
     /// Bytes: activations rounded, weights as the format has them.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Bytes,
     /// Tiles of bf16.
-    #[cfg(target_arch = "x86_64")]
     Tiles,
     /// f32.
     Floats,
@@ -155,38 +156,37 @@ fn way(isa: Isa, precision: Precision, format: Format, m: usize) -> Way {
     if precision == Precision::F32 {
         return Way::Floats;
     }
-    #[cfg(target_arch = "x86_64")]
-    if m > FEW && isa.usable() == Isa::Amx && format != Format::F32 && format != Format::F64 {
+    if tiles(isa, precision, format, m) {
         return Way::Tiles;
     }
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if crate::bytes::supported(isa, format) {
         return Way::Bytes;
     }
-    let _ = (isa, format, m);
     Way::Floats
 }
 
 /// Whether a product with `m` tokens is one of bf16 tiles.
-#[cfg(target_arch = "x86_64")]
 pub(crate) fn tiles(isa: Isa, precision: Precision, format: Format, m: usize) -> bool {
-    way(isa, precision, format, m) == Way::Tiles
+    let rounds = precision != Precision::F32 && format != Format::F32 && format != Format::F64;
+    rounds && m > FEW && isa.usable() == Isa::Amx
 }
 
-/// What products with a format run on here: with few tokens, and with many. For reports; matrices of less than half a
-/// million weights, and all with [`Precision::F32`], take the f32 ways.
+/// What products with a format run on here: with few tokens, and with many. For reports; small matrices, and all with
+/// [`Precision::F32`], take the f32 ways.
 pub fn kernels(format: Format) -> (&'static str, &'static str) {
     let way = |m: usize| way(isa(), Precision::Auto, format, m);
     let few = match way(1) {
         Way::Floats if Kind::of(format).is_some() => "f32 registers",
         Way::Floats => "f32 rows",
-        _ => "byte dots",
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        Way::Bytes => "byte dots",
+        Way::Tiles => "bf16 tiles",
     };
     let many = match way(FEW + 1) {
         Way::Floats => "f32 panels",
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Way::Bytes => "byte panels",
-        #[cfg(target_arch = "x86_64")]
         Way::Tiles => "bf16 tiles",
     };
     (few, many)
@@ -268,10 +268,9 @@ mod tests {
     fn rounding(isa: Isa, precision: Precision, format: Format, m: usize, weights: f64) -> f64 {
         match way(isa, precision, format, m) {
             // To 127 steps.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Way::Bytes => weights * 0.501 / 127.0,
             // Both operands to 8 bits, by 2^-8 at most.
-            #[cfg(target_arch = "x86_64")]
             Way::Tiles => weights * 1.01 * 2f64.powi(-7),
             Way::Floats => 0.0,
         }
@@ -342,7 +341,7 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
     fn products_are_as_near_as_llama_cpp_s() {
         // There activations have a scale for each 32, or for each 256 before blocks of that length.

@@ -378,7 +378,12 @@ pub(crate) fn prefetch(p: *const f32) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(p.cast())
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint reads nothing, whatever the address.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;
 }
 
@@ -533,8 +538,7 @@ mod tests {
         };
         let scalar = f16_bf16(Isa::Scalar, 8);
         for isa in available() {
-            let lanes = if isa >= Isa::Avx512 { 16 } else { 8 };
-            assert!(f16_bf16(isa, lanes) == scalar, "{isa}");
+            assert!(f16_bf16(isa, isa.lanes()) == scalar, "{isa}");
         }
     }
 }

@@ -232,7 +232,7 @@ pub fn attention_cached(
     out: HeadsMut,
     lse: &mut [f32],
 ) {
-    let isa = if precision() == Precision::F32 { isa().min(Isa::Avx512) } else { isa() };
+    let isa = if precision() == Precision::F32 { isa().in_f32() } else { isa() };
     let x = Inputs { shape, opts: *opts, q, k: Rows::Cache(k), v: Rows::Cache(v), sinks };
     attention_isa(isa, &x, out, lse)
 }

@@ -190,6 +190,8 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// What they are, which is to be known where a kernel has a way of its own for it.
+    #[cfg(target_arch = "x86_64")]
     pub fn kind(&self) -> Kind {
         match self {
             Rows::Tensor(_) => Kind::F32,

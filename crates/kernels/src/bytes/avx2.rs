@@ -2,8 +2,49 @@
 
 use std::arch::x86_64::*;
 
+use imaginal_numeric::Format;
+
+use super::read::{self, block_of, with_formats};
 use super::steps::Steps;
-use super::{Activations, CHUNK, Read, Weights, whole};
+use super::{Activations, CHUNK, Kernel, Read, Weights, whole};
+
+/// Makes a kernel of each format from what reads it.
+macro_rules! kernels {
+    ($($format:ident $name:ident: $bytes:literal, $group:literal, $zero:expr, $largest:literal;)*) => {
+        /// What reads and multiplies a format.
+        pub(super) fn kernel(format: Format) -> Option<Kernel> {
+            $(mod $name {
+                use super::*;
+
+                // A function of its own is vectorised better than code inside of another loop.
+                #[inline(never)]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                pub(super) fn read(block: &[u8], w: &mut Weights) {
+                    // SAFETY: this function runs only where its features exist.
+                    read::$name(unsafe { Avx2::new() }, block_of(block), w);
+                }
+
+                #[target_feature(enable = "avx2,fma,f16c")]
+                pub(super) fn multiply(bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
+                    if let [out] = out {
+                        // SAFETY: this function runs only where its features exist.
+                        let steps = unsafe { Avx2::new() };
+                        *out = one::<$bytes, { limit($largest) }>(bytes, &x[..stride], |block, w| {
+                            read::$name(steps, block, w)
+                        });
+                        return;
+                    }
+                    row::<{ limit($largest) }>(read, $bytes, bytes, x, stride, out);
+                }
+            })*
+            Some(match format {
+                $(Format::$format => Kernel { read: $name::read, row: $name::multiply },)*
+                _ => return None,
+            })
+        }
+    };
+}
+with_formats!(kernels);
 
 /// Steps of reading with AVX2 and F16C.
 #[derive(Clone, Copy)]
@@ -68,7 +109,7 @@ impl Steps for Avx2 {
 }
 
 /// The limit of numbers that are multiplied alike: up to 63 four products fit into 16 bits, up to 127 two.
-pub(super) const fn limit(largest: u8) -> u8 {
+const fn limit(largest: u8) -> u8 {
     match largest {
         0..64 => 63,
         64..128 => 127,
@@ -78,7 +119,7 @@ pub(super) const fn limit(largest: u8) -> u8 {
 
 /// The product of a row with one token, where reading is part of the loop.
 #[inline(always)]
-pub(super) fn one<const BYTES: usize, const LARGEST: u8>(
+fn one<const BYTES: usize, const LARGEST: u8>(
     bytes: &[u8],
     x: &[Activations],
     read: impl Fn(&[u8; BYTES], &mut Weights),
@@ -106,14 +147,7 @@ pub(super) fn one<const BYTES: usize, const LARGEST: u8>(
 /// The products of a row with each of the tokens, whose chunks are `stride` apart. `LARGEST` is the [`limit`]
 /// of the weights' numbers.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn row<const LARGEST: u8>(
-    read: Read,
-    chunk: usize,
-    bytes: &[u8],
-    x: &[Activations],
-    stride: usize,
-    out: &mut [f32],
-) {
+fn row<const LARGEST: u8>(read: Read, chunk: usize, bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
     match out.len() {
         1 => tokens::<1, LARGEST>(read, chunk, bytes, x, stride, out),
         2 => tokens::<2, LARGEST>(read, chunk, bytes, x, stride, out),

@@ -160,10 +160,19 @@ fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Pa
     let words = if layout.zero.is_some() { WORDS - 16 } else { WORDS };
     let (from, to) = (weights.as_ptr().cast::<u32>(), (&raw mut *panel).cast::<u32>());
     assert!(first + READ <= ROWS);
+    #[cfg(target_arch = "x86_64")]
     if isa.usable() >= Isa::Avx512 {
         for word in (0..words).step_by(16) {
             // SAFETY: the instruction set is there; 16 words of 16 rows are read, and 16 lanes of 16 words written.
             unsafe { transpose16(from.add(word), to.add(word * ROWS + first)) };
+        }
+        return;
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa.usable() >= Isa::Neon {
+        for (word, row) in (0..words).step_by(4).flat_map(|word| (0..READ).step_by(4).map(move |row| (word, row))) {
+            // SAFETY: four words of four rows are read, and four lanes of four words written.
+            unsafe { transpose4(from.add(row * WORDS + word), to.add(word * ROWS + first + row)) };
         }
         return;
     }
@@ -179,6 +188,7 @@ fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Pa
 ///
 /// # Safety
 /// The CPU must have AVX-512; the rows can be read and the lanes written.
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose16(from: *const u32, to: *mut u32) {
     use std::arch::x86_64::*;
@@ -190,5 +200,22 @@ unsafe fn transpose16(from: *const u32, to: *mut u32) {
     for (i, row) in crate::simd_x86::transpose16(rows).into_iter().enumerate() {
         // SAFETY: as above.
         unsafe { _mm512_storeu_si512(to.add(i * ROWS).cast(), row) };
+    }
+}
+
+/// Transposes four words of four rows of [`Weights`] to four lanes of a [`Panel`].
+///
+/// # Safety
+/// The rows can be read and the lanes written.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+unsafe fn transpose4(from: *const u32, to: *mut u32) {
+    use std::arch::aarch64::*;
+    // SAFETY: by the caller's promise; NEON is part of aarch64.
+    unsafe {
+        let rows = [0, 1, 2, 3].map(|i| vld1q_u32(from.add(i * WORDS)));
+        for (i, row) in crate::simd_aarch64::transpose4(rows).into_iter().enumerate() {
+            vst1q_u32(to.add(i * ROWS), row);
+        }
     }
 }

@@ -8,10 +8,14 @@
 //! weights arrive. For more tokens, panels of 32 rows are read, transposed so that a vector's lanes are rows, and multiplied
 //! with all tokens (`many`). In either way the order of summation does not depend on how many tokens there are.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod few;
 mod many;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod read;
 mod steps;
 mod tile;
@@ -83,10 +87,11 @@ pub(crate) fn matmul(
     }
 }
 
-/// Reads up to [`CHUNK`] weights; those that are missing become 0.
+/// Reads up to [`CHUNK`] weights; those that are missing become 0. For tiles.
 ///
 /// # Panics
 /// If the format is not [`supported`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
     let (Some(kernel), Some(layout)) = (kernel(isa, format), read::layout(format)) else {
         panic!("no products of bytes for {format} with {isa}")
@@ -122,8 +127,14 @@ struct Kernel {
 /// The kernel of a format, `None` if the format has no blocks or the instruction set no products of bytes.
 fn kernel(isa: Isa, format: Format) -> Option<Kernel> {
     match isa.usable() {
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => avx512::kernel(format),
-        Isa::Avx2 | Isa::Avx512 => read::avx2(format),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => avx2::kernel(format),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod => neon::with_dot_products(format),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::without(format),
         _ => None,
     }
 }

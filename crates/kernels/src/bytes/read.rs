@@ -6,7 +6,6 @@ use imaginal_numeric::{Format, tables};
 #[cfg(test)]
 use super::Read;
 use super::steps::Steps;
-use super::{Activations, Kernel};
 use super::{CHUNK, Weights};
 
 /// What is known of a format's weights before they are read.
@@ -31,8 +30,40 @@ pub(super) fn block_of<const BYTES: usize>(bytes: &[u8]) -> &[u8; BYTES] {
     }
 }
 
-/// One list of all formats, from which their layouts and what reads them derive.
-macro_rules! formats {
+/// One list of all formats, which `$with` makes something of: the layouts here, kernels where an instruction set has them
+/// from portable code.
+macro_rules! with_formats {
+    ($with:ident) => {
+        $with! {
+            Q4_0 q4_0: 144, 32, Some(8), 15;
+            Q4_1 q4_1: 160, 32, None, 15;
+            Q5_0 q5_0: 176, 32, Some(16), 31;
+            Q5_1 q5_1: 192, 32, None, 31;
+            Q8_0 q8_0: 272, 32, Some(128), 255;
+            Q2_K q2_k: 84, 16, None, 3;
+            Q3_K q3_k: 110, 16, Some(4), 7;
+            Q4_K q4_k: 144, 32, None, 15;
+            Q5_K q5_k: 176, 32, None, 31;
+            Q6_K q6_k: 210, 16, Some(32), 63;
+            IQ1_S iq1_s: 50, 32, Some(9), 18;
+            IQ1_M iq1_m: 56, 16, Some(9), 18;
+            IQ2_XXS iq2_xxs: 66, 32, Some(43), 86;
+            IQ2_XS iq2_xs: 74, 16, Some(43), 86;
+            IQ2_S iq2_s: 82, 16, Some(43), 86;
+            IQ3_XXS iq3_xxs: 98, 32, Some(62), 124;
+            IQ3_S iq3_s: 110, 32, Some(15), 30;
+            IQ4_NL iq4_nl: 144, 32, Some(128), 255;
+            IQ4_XS iq4_xs: 136, 32, Some(128), 255;
+            MXFP4 mxfp4: 136, 32, Some(12), 24;
+            NVFP4 nvfp4: 144, 16, Some(12), 24;
+            TQ1_0 tq1_0: 54, 32, Some(1), 2;
+            TQ2_0 tq2_0: 66, 32, Some(1), 2;
+        }
+    };
+}
+pub(super) use with_formats;
+
+macro_rules! layouts {
     ($($format:ident $name:ident: $bytes:literal, $group:literal, $zero:expr, $largest:literal;)*) => {
         /// The layout of a format, `None` if it has no blocks.
         pub(super) fn layout(format: Format) -> Option<Layout> {
@@ -50,67 +81,9 @@ macro_rules! formats {
                 _ => return None,
             })
         }
-
-        /// What reads and multiplies a format with AVX2.
-                pub(super) fn avx2(format: Format) -> Option<Kernel> {
-            $(mod $name {
-                use super::*;
-                use crate::bytes::avx2::{Avx2, limit, one, row};
-
-                // A function of its own is vectorised better than code inside of another loop.
-                #[inline(never)]
-                #[target_feature(enable = "avx2,fma,f16c")]
-                pub(super) fn read(block: &[u8], w: &mut Weights) {
-                    // SAFETY: this function runs only where its features exist.
-                    super::$name(unsafe { Avx2::new() }, block_of(block), w);
-                }
-
-                #[target_feature(enable = "avx2,fma,f16c")]
-                pub(super) fn multiply(bytes: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
-                    if let [out] = out {
-                        // SAFETY: this function runs only where its features exist.
-                        let steps = unsafe { Avx2::new() };
-                        *out = one::<$bytes, { limit($largest) }>(bytes, &x[..stride], |block, w| {
-                            super::$name(steps, block, w)
-                        });
-                        return;
-                    }
-                    row::<{ limit($largest) }>(read, $bytes, bytes, x, stride, out);
-                }
-            })*
-            Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::multiply },)*
-                _ => return None,
-            })
-        }
     };
 }
-
-formats! {
-    Q4_0 q4_0: 144, 32, Some(8), 15;
-    Q4_1 q4_1: 160, 32, None, 15;
-    Q5_0 q5_0: 176, 32, Some(16), 31;
-    Q5_1 q5_1: 192, 32, None, 31;
-    Q8_0 q8_0: 272, 32, Some(128), 255;
-    Q2_K q2_k: 84, 16, None, 3;
-    Q3_K q3_k: 110, 16, Some(4), 7;
-    Q4_K q4_k: 144, 32, None, 15;
-    Q5_K q5_k: 176, 32, None, 31;
-    Q6_K q6_k: 210, 16, Some(32), 63;
-    IQ1_S iq1_s: 50, 32, Some(9), 18;
-    IQ1_M iq1_m: 56, 16, Some(9), 18;
-    IQ2_XXS iq2_xxs: 66, 32, Some(43), 86;
-    IQ2_XS iq2_xs: 74, 16, Some(43), 86;
-    IQ2_S iq2_s: 82, 16, Some(43), 86;
-    IQ3_XXS iq3_xxs: 98, 32, Some(62), 124;
-    IQ3_S iq3_s: 110, 32, Some(15), 30;
-    IQ4_NL iq4_nl: 144, 32, Some(128), 255;
-    IQ4_XS iq4_xs: 136, 32, Some(128), 255;
-    MXFP4 mxfp4: 136, 32, Some(12), 24;
-    NVFP4 nvfp4: 144, 16, Some(12), 24;
-    TQ1_0 tq1_0: 54, 32, Some(1), 2;
-    TQ2_0 tq2_0: 66, 32, Some(1), 2;
-}
+with_formats!(layouts);
 
 /// Defines functions that are inlined into code compiled for some instruction set.
 macro_rules! inlined {

@@ -55,6 +55,21 @@ fn every_block_format_is_read() {
     }
 }
 
+/// The exact product of activations and weights, and what rounding the activations can do to it, which have a scale for
+/// each `group`.
+fn product(x: &[f32], w: &[f32], group: usize) -> (f64, f64) {
+    let (mut exact, mut bound) = (0.0, 0.0);
+    for (x, w) in x.chunks(group).zip(w.chunks(group)) {
+        let scale = f64::from(x.iter().fold(0.0f32, |a, x| a.max(x.abs()))) / 127.0;
+        for (x, w) in x.iter().zip(w) {
+            let (x, w) = (f64::from(*x), f64::from(*w));
+            exact += w * x;
+            bound += w.abs() * scale * 0.5001 + 1e-5 * (w * x).abs();
+        }
+    }
+    (exact, bound)
+}
+
 #[test]
 fn against_the_decoded_matrix_in_f64() {
     for format in formats() {
@@ -66,30 +81,22 @@ fn against_the_decoded_matrix_in_f64() {
             let mut decoded = vec![0.0; n * k];
             format.decode(&w, &mut decoded).unwrap();
             let x = numbers(40 * k, 2);
-            for isa in sets() {
-                for tokens in [&[1, 2, 3, 5, 8][..], &[9, 10, 11, 12, 13, 40]] {
-                    let group = if tokens[0] > FEW { 32 } else { 16 };
+            for (group, tokens) in [(16, &[1, 2, 3, 5, 8][..]), (32, &[9, 10, 11, 12, 13, 40])] {
+                let most = tokens[tokens.len() - 1];
+                let expected: Vec<(f64, f64)> =
+                    (0..most * n).map(|i| product(&x[i / n * k..][..k], &decoded[i % n * k..][..k], group)).collect();
+                for isa in sets() {
                     let mut first: Option<Vec<f32>> = None;
                     for &m in tokens {
                         let mut out = vec![f32::NAN; m * n];
                         matmul(isa, 2, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
-                        for (i, out) in out.chunks(n).enumerate() {
-                            for (j, out) in out.iter().enumerate() {
-                                let (mut exact, mut bound) = (0.0, 0.0);
-                                for p in 0..k {
-                                    let group = &x[i * k + p / group * group..][..group];
-                                    let scale = group.iter().fold(0.0f32, |a, x| a.max(x.abs())) / 127.0;
-                                    let w = f64::from(decoded[j * k + p]);
-                                    exact += w * f64::from(x[i * k + p]);
-                                    bound += w.abs() * f64::from(scale) * 0.5001
-                                        + 1e-5 * (w * f64::from(x[i * k + p])).abs();
-                                }
-                                let error = (f64::from(*out) - exact).abs();
-                                assert!(
-                                    error <= bound + 1e-4,
-                                    "{isa} {format} {m}×{n}×{k} at {i} {j}: {out} is not {exact} ± {bound}"
-                                );
-                            }
+                        for (i, (out, (exact, bound))) in out.iter().zip(&expected).enumerate() {
+                            assert!(
+                                (f64::from(*out) - exact).abs() <= bound + 1e-4,
+                                "{isa} {format} {m}×{n}×{k} at {} {}: {out} is not {exact} ± {bound}",
+                                i / n,
+                                i % n
+                            );
                         }
                         // A token's results do not depend on how many there are.
                         let row = first.get_or_insert_with(|| out[..n].to_vec());

@@ -41,6 +41,8 @@ impl Kernels {
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => &AVX512,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &AVX2,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::Dotprod => &NEON,
             _ => &SCALAR,
         }
     }
@@ -167,5 +169,9 @@ kernels!(AVX512, avx512, crate::isa::Avx512Token::new(),
 kernels!(AVX2, avx2, crate::isa::Avx2Token::new(),
     #[target_feature(enable = "avx2,fma,f16c")]
     mr: 6, lanes: 8, kc: 384, mc_panels: 24, rows: [1 2 3 4 5 6]);
+
+// Two registers a vector: 24 sums, four of b and one of a, of 32.
+#[cfg(target_arch = "aarch64")]
+kernels!(NEON, neon, crate::isa::NeonToken, mr: 6, lanes: 8, kc: 384, mc_panels: 24, rows: [1 2 3 4 5 6]);
 
 kernels!(SCALAR, scalar, ScalarToken, mr: 2, lanes: 8, kc: 256, mc_panels: 32, rows: [1 2]);

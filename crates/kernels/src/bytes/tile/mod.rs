@@ -4,8 +4,12 @@
 //! float, such a sum is that number and the sum. The scale of the activations, whose last two bits are 0, then brings both
 //! to size in one fused multiply-add that takes the number away without a rounding.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use super::many::{Column, Panel, ROWS};
 use super::read::Layout;
@@ -25,13 +29,17 @@ pub(super) struct Tile {
 
 /// The tile of an instruction set for a format.
 pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
-    if isa.usable() >= Isa::Avx512Vnni {
-        return avx512::of(layout);
+    match isa.usable() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Amx => avx512::of(layout),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => avx2::of(layout),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod => neon::with_dot_products(layout),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::without(layout),
+        _ => unreachable!("no products of bytes with {isa} ({layout:?})"),
     }
-    if isa.usable() >= Isa::Avx2 {
-        return avx2::of(layout);
-    }
-    unreachable!("no products of bytes with {isa} ({layout:?})")
 }
 
 /// Calls a function of some tokens with all, `$most` at a time and the rest at once.
