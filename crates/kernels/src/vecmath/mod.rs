@@ -15,7 +15,6 @@ mod tests;
 
 pub use binary::{Binary, add_scaled, affine, binary, binary_inplace, mul_add, scale};
 pub use reduce::{col_sum, dot, max, row_sum, sum, sum_squares};
-#[cfg(target_arch = "x86_64")]
 pub(crate) use swiglu::swiglu_in_place;
 pub use swiglu::{swiglu, swiglu_backward};
 pub(crate) use unary::silu_derivative;

@@ -15,7 +15,6 @@ simd_fn! {
         s.store_partial(product(s, g, u), os.into_remainder());
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn in_place<S>(s: S, gate: &mut [f32], up: &[f32]) {
         let (mut gs, mut us) = (gate.chunks_exact_mut(S::LANES), up.chunks_exact(S::LANES));
         for (g, u) in (&mut gs).zip(&mut us) {
@@ -73,8 +72,7 @@ pub(crate) fn swiglu_isa(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     });
 }
 
-/// `gate[i]` = silu(`gate[i]`)·`up[i]` on the caller's thread, the same bits as [`swiglu`]'s. For products in tiles.
-#[cfg(target_arch = "x86_64")]
+/// `gate[i]` = silu(`gate[i]`)·`up[i]` on the caller's thread, the same bits as [`swiglu`]'s.
 pub(crate) fn swiglu_in_place(isa: Isa, gate: &mut [f32], up: &[f32]) {
     same_len("swiglu", gate.len(), up.len());
     in_place(isa, gate, up);
