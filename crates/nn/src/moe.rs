@@ -237,7 +237,7 @@ mod tests {
     fn a_token_s_result_does_not_depend_on_the_others() {
         for format in [Format::F32, Format::Q8_0] {
             let moe = moe(5, 2, true);
-            [&moe.gate, &moe.up, &moe.down].map(|w| w.morph(format, false).unwrap());
+            [&moe.gate, &moe.up, &moe.down].into_iter().for_each(|w| w.morph(format, false).unwrap());
             let x = tensor(&[2, 6, 32], 4);
             let all = moe.forward(&x).unwrap();
             assert_eq!(all.shape(), [2, 6, 32]);
