@@ -124,10 +124,8 @@ impl<'a> Matrices<'a> {
 /// Groups of a few tokens each: a group alone is little work, so that all share one call of the pool. Each task has some
 /// rows of one group's matrix, and rounds the activations of the group for itself.
 fn few<const N: usize>(w: [Matrices; N], n: usize, k: usize, x: &[f32], groups: &[Group], out: &mut [f32]) {
-    // Enough bytes that handing out a task does not show, and enough tasks that threads end together.
-    let row_bytes = w.iter().map(|w| w.row_bytes).sum::<usize>();
-    let most = (groups.len() * n).div_ceil(8 * pool::threads_here());
-    let part = (128 * 1024 / row_bytes.max(1)).clamp(1, most.clamp(1, n.max(1)));
+    // Enough tasks that threads end together, and no more: each rounds its activations again.
+    let part = (groups.len() * n).div_ceil(6 * pool::threads_here()).clamp(1, n);
     let parts = n.div_ceil(part);
     let out = SharedMut::new(out);
     let task = |t: usize| {

@@ -53,7 +53,7 @@ struct Routes {
     tokens: Tensor,
     /// The number of rows of each expert.
     counts: Vec<usize>,
-    /// The weight of each row, `[rows, 1]`.
+    /// The weight of each row.
     weights: Tensor,
 }
 
@@ -88,8 +88,8 @@ impl Moe {
         let Routes { tokens, counts, weights } = self.routes(&flat)?;
         let rows = flat.index_select(0, &tokens)?;
         let inner = Weight::grouped_swiglu(&self.gate, &self.up, &rows, &counts)?;
-        let out = self.down.grouped_linear(&inner, &counts)?.mul(&weights)?;
-        flat.zeros_like()?.index_add(0, &tokens, &out)?.reshape(x.shape())
+        let out = self.down.grouped_linear(&inner, &counts)?;
+        out.weighted_sum(&weights, &tokens, flat.dim(0)?)?.reshape(x.shape())
     }
 
     fn routes(&self, x: &Tensor) -> Result<Routes> {
@@ -122,7 +122,7 @@ impl Moe {
         if normalised {
             weights = weights.div(&weights.sum(&[1], true)?)?;
         }
-        let weights = weights.reshape(n)?.index_select(0, &Tensor::from_vec(sources, n, device)?)?.reshape([n, 1])?;
+        let weights = weights.reshape(n)?.index_select(0, &Tensor::from_vec(sources, n, device)?)?;
         Ok(Routes { tokens: Tensor::from_vec(tokens, n, device)?, counts, weights })
     }
 }

@@ -30,3 +30,4 @@ pub(crate) mod swiglu;
 pub(crate) mod testing;
 pub(crate) mod unary;
 pub(crate) mod view;
+pub(crate) mod weighted_sum;
