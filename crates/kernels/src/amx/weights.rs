@@ -1,6 +1,6 @@
 //! Products with packed weights: [`matmul`] and [`matmul_swiglu`].
 
-use std::arch::x86_64::_mm_sfence;
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm_sfence};
 
 use imaginal_numeric::Format;
 
@@ -111,12 +111,17 @@ fn block<const N: usize>(
                         let steps = len.div_ceil(STEP);
                         let activations = (packed + p * columns * 2) as *const u8;
                         for (w, sums) in w.iter().zip(&mut sums) {
+                            let next = unpack::range(w.format, (p + DEPTH).min(k), DEPTH.min(k - (p + DEPTH).min(k)));
                             for first in (start..end).step_by(ROWS) {
                                 for r in 0..ROWS.min(end - first) {
                                     let row = &w.bytes[(first + r) * w.row_bytes..][..w.row_bytes];
                                     let to = panel.as_mut_ptr().byte_add(r * PANEL_STRIDE).cast::<u16>();
                                     let to = std::slice::from_raw_parts_mut(to, steps * STEP);
                                     unpack::bf16(w.format, row, p, len, to);
+                                    // Comes while the tiles are busy; the caches cannot guess steps this long.
+                                    for line in row[next.clone()].iter().step_by(64) {
+                                        _mm_prefetch::<_MM_HINT_T1>((&raw const *line).cast());
+                                    }
                                 }
                                 let sums = sums[(first - start) * stride..].as_mut_ptr();
                                 multiply(steps, panel.as_ptr().cast(), activations, columns, sums, stride, p > 0);

@@ -15,6 +15,17 @@ use crate::bytes::{CHUNK, Weights, read};
 use crate::isa::Isa;
 use crate::scratch::{Slot, with_buffer};
 
+/// The bytes of a row that hold columns `first..first + len`.
+///
+/// # Panics
+/// If they are no whole blocks.
+pub(crate) fn range(format: Format, first: usize, len: usize) -> std::ops::Range<usize> {
+    let (Some(skip), Some(bytes)) = (format.bytes_for(first), format.bytes_for(len)) else {
+        panic!("columns {first}.. are no whole {format} blocks")
+    };
+    skip..skip + bytes
+}
+
 /// Unpacks columns `first..first + len` of `row` into `dst`, whose rest is set to 0.
 ///
 /// # Safety
@@ -23,9 +34,7 @@ use crate::scratch::{Slot, with_buffer};
 /// # Panics
 /// If the range does not begin at a block, or a slice is too short.
 pub(crate) unsafe fn bf16(format: Format, row: &[u8], first: usize, len: usize, dst: &mut [u16]) {
-    let range = (format.bytes_for(first), format.bytes_for(len));
-    let (Some(skip), Some(bytes)) = range else { panic!("columns {first}.. are no whole {format} blocks") };
-    let src = &row[skip..skip + bytes];
+    let src = &row[range(format, first, len)];
     let (dst, rest) = dst.split_at_mut(len);
     rest.fill(0);
     // SAFETY: the instructions are there by the caller's promise.
