@@ -15,12 +15,12 @@ use crate::scratch::{Slot, with_buffer};
 
 /// out\[m, n\] = x\[m, k\] · Wᵀ, where W\[n, k\] lies row by row in `format` in the bytes `w`; x and out are row-major.
 ///
-/// Up to eight rows of x, W is decoded in registers and multiplied at once, so that the product is bound by the bandwidth
-/// at which W arrives. For more rows, panels of W are unpacked into the operand of the instruction set's GEMM; there is
-/// never an expanded copy of W.
-///
-/// With AMX that operand is bf16 (sums are f32) for every format but f32 and f64, if [`precision`] allows it; all other
-/// arithmetic is f32, and the remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what `format` decodes to.
+/// W is never expanded as a whole. What it is multiplied in depends on the instruction set, the number of rows of x and on
+/// whether operands [may be rounded](may_round):
+/// - to 8 bits each activation (a scale for each 16 of them, or 32 with many rows), block formats read as bytes: up to eight
+///   rows from AVX2 on, any number without AMX;
+/// - to bf16 both, more than eight rows with AMX;
+/// - f32 otherwise, where the remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what `format` decodes to.
 ///
 /// # Panics
 /// If `k` is no multiple of the format's block length, or a slice does not have the length that the shape asks for.

@@ -127,11 +127,17 @@ impl<'a> Evaluation<'a> {
         Evaluation { model, bos, window, stride: window / 2, against: None }
     }
 
-    /// Moves the window by `stride` tokens (1 to the window's length): smaller ones give each token more context.
-    #[must_use]
-    pub fn stride(mut self, stride: usize) -> Self {
-        self.stride = stride.clamp(1, self.window);
-        self
+    /// Moves the window by `stride` tokens: smaller ones give each token more context.
+    ///
+    /// # Errors
+    /// It is 0 or longer than the window, so that tokens would be left out.
+    pub fn stride(mut self, stride: usize) -> Result<Self> {
+        if stride == 0 || stride > self.window {
+            let problem = format!("{stride} is not 1 to {}, the length of the window", self.window);
+            return Err(Error::Option { name: "stride", problem });
+        }
+        self.stride = stride;
+        Ok(self)
     }
 
     /// Runs `other` over the same tokens.

@@ -139,7 +139,8 @@ fn a_run_leaves_a_model_that_learned_and_everything_that_was_promised() {
         let (scores, divergence) = beside.run(&documents, &mut |_| ()).unwrap();
         assert_eq!((scores[0], divergence.nats.len() as u64), (score, score.tokens));
         assert_eq!((divergence.quantile(1.0), divergence.agreement()), (0.0, 1.0));
-        let closer = evaluation.stride(1).run(&documents, &mut |_| ()).unwrap().0[0];
+        assert!(evaluation.clone().stride(25).is_err());
+        let closer = evaluation.stride(1).unwrap().run(&documents, &mut |_| ()).unwrap().0[0];
         assert!(closer.bits_per_byte() < score.bits_per_byte() + 0.02, "{closer:?} {score:?}");
     }
 }

@@ -27,7 +27,8 @@ pub struct Perplexity {
     /// Most tokens that attention sees [default: the model's context]
     #[arg(long, value_name = "TOKENS")]
     window: Option<usize>,
-    /// Tokens that this window moves by: fewer give every token more context, and take longer [default: half the window]
+    /// Tokens that this window moves by: fewer give every token more context, and take longer; recurrent
+    /// models have none [default: half the window]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     stride: Option<u32>,
     /// Also say how far the predictions lie from those of this model: the mean Kullback-Leibler divergence per token
@@ -65,12 +66,24 @@ impl Perplexity {
             let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
             documents.push(Document { tokens: tokenizer.encode(&text, false)?, bytes: text.len() as u64 });
         }
+        // Numbers of one vocabulary's size may still stand for other tokens.
+        if let (Some(name), Some(other)) = (&self.kl_against, other.as_ref().and_then(|o| o.tokenizer.as_ref())) {
+            for (path, document) in paths.iter().zip(&documents) {
+                if other.encode(&std::fs::read_to_string(path)?, false)? != document.tokens {
+                    return Err(format!(
+                        "{name} tokenizes {} differently; only models with one tokenizer can be compared",
+                        path.display()
+                    )
+                    .into());
+                }
+            }
+        }
         let bar = ProgressBar::new(documents.iter().map(|d| d.tokens.len() as u64).sum());
         bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} tokens, {eta} left")?);
         let window = self.window.unwrap_or(loaded.model.config().context());
         let mut evaluation = Evaluation::new(&loaded.model, first, window);
         if let Some(stride) = self.stride {
-            evaluation = evaluation.stride(stride as usize);
+            evaluation = evaluation.stride(stride as usize)?;
         }
         if let Some(other) = &other {
             evaluation = evaluation.against(&other.model)?;

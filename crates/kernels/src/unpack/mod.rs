@@ -1,8 +1,8 @@
 //! Rows of weights in any format, unpacked to bf16: the operand of the AMX product.
 //!
 //! Formats with few distinct values per block are unpacked by lookup: the block's possible values are computed once in f32,
-//! rounded to bf16, and one `vpermw` fetches 32 elements at a time; the others are read as [`bytes`](crate::bytes). A value is rounded once, from the f32 that
-//! [`Format::decode`] gives or from one fused multiply-add of the same terms.
+//! rounded to bf16, and one `vpermw` fetches 32 elements at a time; the others are read as [`bytes`](crate::bytes). A value is
+//! rounded once, from the f32 that [`Format::decode`] gives or from one fused multiply-add of the same terms.
 
 mod blocks;
 
