@@ -166,7 +166,7 @@ impl Model {
             .flatten()
             .zip(self.config.layers().iter().flatten())
             .map(|(sub, config)| match (&sub.block, config) {
-                (Block::Mamba(m), _) => Ok(BlockState::Recurrent(m.state(batch)?)),
+                (Block::Mamba(m), _) => Ok(BlockState::Recurrent(m.state(batch))),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }

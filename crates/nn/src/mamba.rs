@@ -104,35 +104,19 @@ impl Mamba {
                 let (u, _) = self.convolve(&u, None)?;
                 self.scan(&u, None)?.0
             }
-            Some(state) => {
-                // The state keeps snapshots at fixed positions, so that the run pauses at each of them.
-                let (mut done, total) = (0, x.dim(1)?);
-                let mut parts = Vec::new();
-                while done < total {
-                    let t = state.until_snapshot().min(total - done);
-                    let [tail, h] = state.current()?;
-                    let (u, tail) = self.convolve(&u.narrow(1, done, t)?, Some(&tail))?;
-                    let (y, h) = self.scan(&u, Some(&h))?;
-                    state.advance(t, [tail, h])?;
-                    parts.push(y);
-                    done += t;
-                }
-                match parts.as_slice() {
-                    [one] => one.clone(),
-                    parts => Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1)?,
-                }
-            }
+            Some(state) => state.run(x.dim(1)?, |range, tensors| {
+                let (u, tail) = self.convolve(&u.narrow(1, range.start, range.len())?, Some(&tensors[0]))?;
+                let (y, h) = self.scan(&u, Some(&tensors[1]))?;
+                Ok((y, vec![tail, h]))
+            })?,
         };
         self.out.forward(&z.swiglu(&y)?)
     }
 
     /// A state for `batch` sequences, before the first token.
-    ///
-    /// # Errors
-    /// It does not fit in memory.
-    pub fn state(&self, batch: usize) -> Result<RecurrentState> {
+    pub fn state(&self, batch: usize) -> RecurrentState {
         let c = &self.config;
-        let shapes = [[batch, c.conv - 1, c.inner], [batch, c.inner, c.state]];
+        let shapes = vec![vec![batch, c.conv - 1, c.inner], vec![batch, c.inner, c.state]];
         RecurrentState::new(shapes, self.a_log.get().device())
     }
 

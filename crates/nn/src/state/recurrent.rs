@@ -1,17 +1,20 @@
+use std::ops::Range;
+
 use imaginal_tensor::{DType, Device, Error, Result, Tensor};
 
 use super::{State, put, put_values, take, take_values};
 
-/// The state of a recurrent layer: a convolution tail and a hidden state, with snapshots to go back to.
+/// The state of a recurrent layer: tensors of fixed shapes (a convolution tail, a hidden state, …), with snapshots to go
+/// back to.
 #[derive(Clone, Debug)]
 pub struct RecurrentState {
-    shapes: [[usize; 3]; 2],
+    shapes: Vec<Vec<usize>>,
     device: Device,
     len: usize,
     /// `None` before the first token: zeros.
-    now: Option<[Tensor; 2]>,
+    now: Option<Vec<Tensor>>,
     /// By length, all above 0 and at or below `len`.
-    snapshots: Vec<(usize, [Tensor; 2])>,
+    snapshots: Vec<(usize, Vec<Tensor>)>,
 }
 
 impl RecurrentState {
@@ -20,47 +23,60 @@ impl RecurrentState {
     /// How many snapshots are kept.
     pub const MOST: usize = 16;
 
-    /// The state before the first token: zeros of these shapes (convolution tail, hidden state).
-    ///
-    /// # Errors
-    /// None now; a device may refuse in future.
-    pub fn new(shapes: [[usize; 3]; 2], device: &Device) -> Result<Self> {
-        Ok(RecurrentState { shapes, device: device.clone(), len: 0, now: None, snapshots: Vec::new() })
+    /// The state before the first token: zeros of these shapes, in f32.
+    pub fn new(shapes: Vec<Vec<usize>>, device: &Device) -> Self {
+        RecurrentState { shapes, device: device.clone(), len: 0, now: None, snapshots: Vec::new() }
     }
 
-    /// The tensors now.
+    /// Runs `tokens` more tokens. `step` gets a range of them (counted from 0) with the tensors before it, and returns its
+    /// result `[batch, range, ..]` and the tensors after it. It is called once for each stretch between snapshots; what it
+    /// returns is joined.
     ///
     /// # Errors
-    /// Memory ends.
-    pub fn current(&self) -> Result<[Tensor; 2]> {
+    /// Those of `step`, or tensors of other shapes. What ran before stays; who wants it undone keeps a clone.
+    pub fn run(
+        &mut self,
+        tokens: usize,
+        mut step: impl FnMut(Range<usize>, &[Tensor]) -> Result<(Tensor, Vec<Tensor>)>,
+    ) -> Result<Tensor> {
+        let mut done = 0;
+        let mut parts = Vec::new();
+        while done < tokens {
+            let end = tokens.min(done + self.until_snapshot());
+            let (y, tensors) = step(done..end, &self.current()?)?;
+            self.advance(end - done, tensors)?;
+            parts.push(y);
+            done = end;
+        }
+        match parts.as_slice() {
+            [one] => Ok(one.clone()),
+            parts => Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1),
+        }
+    }
+
+    fn current(&self) -> Result<Vec<Tensor>> {
         match &self.now {
             Some(now) => Ok(now.clone()),
-            None => {
-                let zeros = |shape| Tensor::zeros(shape, DType::F32, &self.device);
-                Ok([zeros(self.shapes[0])?, zeros(self.shapes[1])?])
-            }
+            None => self.shapes.iter().map(|shape| Tensor::zeros(&shape[..], DType::F32, &self.device)).collect(),
         }
     }
 
     /// How many tokens may be run before the state has to be handed over for a snapshot. At least 1.
-    pub fn until_snapshot(&self) -> usize {
+    fn until_snapshot(&self) -> usize {
         Self::SPACING - self.len % Self::SPACING
     }
 
     /// Takes the tensors over that are reached after `t` more tokens, at most [`RecurrentState::until_snapshot`].
-    ///
-    /// # Errors
-    /// Too many tokens at once, or other shapes.
-    pub fn advance(&mut self, t: usize, tensors: [Tensor; 2]) -> Result<()> {
-        if t > self.until_snapshot() {
-            return Err(Error::argument("recurrent state", "a run must pause at each multiple of the spacing"));
+    fn advance(&mut self, t: usize, tensors: Vec<Tensor>) -> Result<()> {
+        if tensors.len() != self.shapes.len() {
+            return Err(Error::argument("recurrent state", "another number of tensors"));
         }
         for (tensor, shape) in tensors.iter().zip(&self.shapes) {
             if tensor.shape() != shape {
                 return Err(Error::shapes("recurrent state", shape, tensor.shape()));
             }
         }
-        self.now = Some(tensors.map(|t| t.detach()));
+        self.now = Some(tensors.into_iter().map(|t| t.detach()).collect());
         self.len += t;
         if self.len.is_multiple_of(Self::SPACING) {
             self.mark();
@@ -134,12 +150,11 @@ impl State for RecurrentState {
 
     fn restore(&mut self, bytes: &mut &[u8]) -> Result<()> {
         let mut rest = *bytes;
-        let mut new = RecurrentState::new(self.shapes, &self.device)?;
+        let mut new = RecurrentState::new(self.shapes.clone(), &self.device);
         new.len = take(&mut rest)?;
         if new.len > 0 {
-            let [tail, hidden] = self.shapes;
-            new.now =
-                Some([take_values(&mut rest, &tail, &self.device)?, take_values(&mut rest, &hidden, &self.device)?]);
+            let tensors = self.shapes.iter().map(|shape| take_values(&mut rest, shape, &self.device));
+            new.now = Some(tensors.collect::<Result<_>>()?);
         }
         *self = new;
         *bytes = rest;

@@ -36,7 +36,7 @@ impl Layer {
         match self {
             Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
             Layer::Cache(format) => Memory::Kv(KvState::new(*format, 1, 2, 32, &Device::Cpu).unwrap()),
-            Layer::Mamba(m) => Memory::Recurrent(m.state(1).unwrap()),
+            Layer::Mamba(m) => Memory::Recurrent(m.state(1)),
         }
     }
 
@@ -225,11 +225,11 @@ fn random_walks_over_mamba_agree_with_a_fresh_run() {
 
 #[test]
 fn snapshots_stay_within_their_budget_and_near() {
-    let mut s = RecurrentState::new([[1, 1, 1], [1, 1, 1]], &Device::Cpu).unwrap();
+    let mut s = RecurrentState::new(vec![vec![1, 1, 1]; 2], &Device::Cpu);
     let one = || Tensor::zeros([1, 1, 1], imaginal_tensor::DType::F32, &Device::Cpu).unwrap();
     let steps = 1000;
     for _ in 0..steps {
-        s.advance(RecurrentState::SPACING, [one(), one()]).unwrap();
+        s.run(RecurrentState::SPACING, |_, _| Ok((one(), vec![one(), one()]))).unwrap();
         assert!(s.bytes() <= 8 * (RecurrentState::MOST + 1));
     }
     // Going back `k` snapshots costs at most a few times `k`, not a run from the beginning.
