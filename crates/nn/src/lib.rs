@@ -6,6 +6,7 @@
 //!
 //! Errors are those of the tensor operations; a layer adds none of its own.
 
+mod activation;
 mod attention;
 mod init;
 mod linear;
@@ -13,20 +14,23 @@ mod mamba;
 mod mlp;
 mod module;
 mod moe;
+mod norm;
 mod param;
 mod rope;
 pub mod state;
 mod weight;
 
-pub use attention::{Attention, AttentionConfig};
+pub use activation::Activation;
+pub use attention::{Attention, AttentionConfig, Over, QkNorm, Temperature};
 pub use imaginal_tensor::{Error, Result, RopeStyle};
 pub use init::{Fresh, Init, Rng, Source};
 pub use linear::{Embedding, Linear, RmsNorm};
 pub use mamba::{Mamba, MambaConfig};
 pub use mlp::{Mlp, MlpConfig};
 pub use module::{Module, Slot, join};
-pub use moe::{Moe, MoeConfig, RouterConfig, Scores};
+pub use moe::{Groups, Moe, MoeConfig, RouterConfig, Scores, SharedExperts};
+pub use norm::{Norm, NormKind};
 pub use param::Param;
-pub use rope::{Rope, RopeConfig, RopeScaling};
+pub use rope::{Rope, RopeConfig, RopeScaling, Yarn};
 pub use state::{KvState, RecurrentState, State};
 pub use weight::Weight;

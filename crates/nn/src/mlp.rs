@@ -1,22 +1,27 @@
 use imaginal_tensor::{Result, Tensor};
 
-use crate::{Init, Linear, Module, Slot, Source, join};
+use crate::{Activation, Init, Linear, Module, Slot, Source, join};
 
-/// Sizes of a gated feed-forward network.
+/// Sizes of a feed-forward network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MlpConfig {
     /// Width of the residual stream.
     pub hidden: usize,
     /// Width between the matrices.
     pub inner: usize,
-    /// Whether the three matrices have biases.
+    /// Whether there is a gate beside the matrix up (Shazeer 2020).
+    pub gated: bool,
+    /// The function between the matrices.
+    pub activation: Activation,
+    /// Whether the matrices have biases.
     pub bias: bool,
 }
 
-/// The SwiGLU feed-forward network (Shazeer 2020): `down(silu(gate(x)) * up(x))`.
+/// The feed-forward network of a layer: `down(act(gate(x)) · up(x))`, or `down(act(up(x)))`.
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    gate: Linear,
+    activation: Activation,
+    gate: Option<Linear>,
     up: Linear,
     down: Linear,
 }
@@ -27,11 +32,23 @@ impl Mlp {
     /// # Errors
     /// The source does not have them in these shapes.
     pub fn new(source: &mut dyn Source, prefix: &str, c: &MlpConfig) -> Result<Self> {
-        let init = Init::Normal { std: 0.02 };
+        Mlp::named(source, prefix, "", c)
+    }
+
+    /// The same with `suffix` after the three names: `_shexp` for experts that every token uses.
+    ///
+    /// # Errors
+    /// As [`Mlp::new`].
+    pub fn named(source: &mut dyn Source, prefix: &str, suffix: &str, c: &MlpConfig) -> Result<Self> {
+        let mut linear = |name: &str, inputs, outputs| {
+            let name = join(prefix, &format!("{name}{suffix}"));
+            Linear::new(source, &name, inputs, outputs, c.bias, Init::Normal { std: 0.02 })
+        };
         Ok(Mlp {
-            gate: Linear::new(source, &join(prefix, "ffn_gate"), c.hidden, c.inner, c.bias, init)?,
-            up: Linear::new(source, &join(prefix, "ffn_up"), c.hidden, c.inner, c.bias, init)?,
-            down: Linear::new(source, &join(prefix, "ffn_down"), c.inner, c.hidden, c.bias, init)?,
+            activation: c.activation,
+            gate: if c.gated { Some(linear("ffn_gate", c.hidden, c.inner)?) } else { None },
+            up: linear("ffn_up", c.hidden, c.inner)?,
+            down: linear("ffn_down", c.inner, c.hidden)?,
         })
     }
 
@@ -40,14 +57,27 @@ impl Mlp {
     /// # Errors
     /// The shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&Linear::swiglu(&self.gate, &self.up, x)?)
+        let inner = match &self.gate {
+            Some(gate) if self.activation == Activation::Silu => Linear::swiglu(gate, &self.up, x)?,
+            Some(gate) => self.activation.gate(&gate.forward(x)?, &self.up.forward(x)?)?,
+            None => self.activation.apply(&self.up.forward(x)?)?,
+        };
+        self.down.forward(&inner)
+    }
+
+    /// [`Module::slots`] with the suffix that it was made with.
+    pub(crate) fn slots_named(&self, prefix: &str, suffix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
+        let name = |name: &str| join(prefix, &format!("{name}{suffix}"));
+        if let Some(gate) = &self.gate {
+            gate.slots(&name("ffn_gate"), visit);
+        }
+        self.up.slots(&name("ffn_up"), visit);
+        self.down.slots(&name("ffn_down"), visit);
     }
 }
 
 impl Module for Mlp {
     fn slots(&self, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
-        self.gate.slots(&join(prefix, "ffn_gate"), visit);
-        self.up.slots(&join(prefix, "ffn_up"), visit);
-        self.down.slots(&join(prefix, "ffn_down"), visit);
+        self.slots_named(prefix, "", visit);
     }
 }

@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::RwLock;
 
 use imaginal_tensor::{Device, Result, RopeStyle, Tensor};
@@ -24,6 +25,68 @@ pub enum RopeScaling {
     Linear(f64),
     /// Each inverse frequency is divided by its factor; `dims / 2` of them. What Llama 3's scaling comes to.
     Factors(Vec<f32>),
+    /// YaRN.
+    Yarn(Yarn),
+    /// LongRoPE (Ding et al. 2024): one list of factors up to `original` positions, another for calls that reach beyond
+    /// them; `dims / 2` each. Cosines and sines are multiplied by `amplitude`.
+    Long {
+        /// Factors of short contexts.
+        short: Vec<f32>,
+        /// Factors of long ones.
+        long: Vec<f32>,
+        /// Positions the model was made for before.
+        original: usize,
+        /// Factor of cosines and sines.
+        amplitude: f64,
+    },
+    /// The base grows with the length of calls that reach beyond `original` positions ("dynamic NTK").
+    Dynamic {
+        /// How much.
+        factor: f64,
+        /// Positions the model was made for before.
+        original: usize,
+    },
+}
+
+/// YaRN (Peng et al. 2023): waves that turn often within the original context stay, those that turn seldom are stretched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Yarn {
+    /// How many times longer contexts become.
+    pub factor: f64,
+    /// Positions the model was made for before.
+    pub original: usize,
+    /// Waves with more turns than this within the original context stay; usually 32.
+    pub beta_fast: f64,
+    /// Waves with fewer turns than this are stretched by the whole factor; usually 1.
+    pub beta_slow: f64,
+    /// Whether the bounds between are rounded outwards to whole dimensions.
+    pub truncate: bool,
+    /// Factor of cosines and sines; usually [`Yarn::amplitude`] of the factor.
+    pub amplitude: f64,
+}
+
+impl Yarn {
+    /// `0.1 · weight · ln(factor) + 1`, the paper's factor of cosines and sines for `weight` 1.
+    pub fn amplitude(factor: f64, weight: f64) -> f64 {
+        if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
+    }
+
+    /// What the inverse frequency of each pair is multiplied by.
+    fn multipliers(&self, dims: usize, theta: f64) -> Vec<f64> {
+        let turns_at = |turns: f64| {
+            dims as f64 * (self.original as f64 / (turns * std::f64::consts::TAU)).ln() / (2.0 * theta.ln())
+        };
+        let (mut low, mut high) = (turns_at(self.beta_fast), turns_at(self.beta_slow));
+        if self.truncate {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        let (low, mut high) = (low.max(0.0), high.min(dims as f64 - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        let stretched = |i: usize| ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        (0..dims / 2).map(|i| stretched(i) / self.factor + 1.0 - stretched(i)).collect()
+    }
 }
 
 impl RopeScaling {
@@ -43,32 +106,72 @@ impl RopeScaling {
         });
         RopeScaling::Factors(factors.collect())
     }
+
+    /// Factor of cosines and sines.
+    fn amplitude(&self) -> f64 {
+        match self {
+            RopeScaling::Yarn(yarn) => yarn.amplitude,
+            RopeScaling::Long { amplitude, .. } => *amplitude,
+            _ => 1.0,
+        }
+    }
+
+    /// Up to how many positions the tables are the same; beyond them they are others.
+    fn original(&self) -> Option<usize> {
+        match self {
+            RopeScaling::Long { original, .. } | RopeScaling::Dynamic { original, .. } => Some(*original),
+            _ => None,
+        }
+    }
+}
+
+impl RopeConfig {
+    /// Radians per position of each pair, for calls that reach up to `len` positions.
+    fn frequencies(&self, len: usize) -> Vec<f64> {
+        let (half, dims) = (self.dims / 2, self.dims as f64);
+        let beyond = self.scaling.original().is_some_and(|original| len > original);
+        let mut theta = self.theta;
+        if let (RopeScaling::Dynamic { factor, original }, true) = (&self.scaling, beyond) {
+            let stretch = factor * len as f64 / *original as f64 - (factor - 1.0);
+            theta *= stretch.powf(dims / (dims - 2.0));
+        }
+        let base = |i: usize| theta.powf(-2.0 * i as f64 / dims);
+        let divided =
+            |factors: &[f32]| (0..half).map(|i| base(i) / factors.get(i).map_or(1.0, |&f| f as f64)).collect();
+        match &self.scaling {
+            RopeScaling::None | RopeScaling::Dynamic { .. } => (0..half).map(base).collect(),
+            RopeScaling::Linear(factor) => (0..half).map(|i| base(i) / factor).collect(),
+            RopeScaling::Factors(factors) => divided(factors),
+            RopeScaling::Yarn(yarn) => {
+                yarn.multipliers(self.dims, theta).into_iter().enumerate().map(|(i, m)| base(i) * m).collect()
+            }
+            RopeScaling::Long { long, .. } if beyond => divided(long),
+            RopeScaling::Long { short, .. } => divided(short),
+        }
+    }
 }
 
 /// Tables of the cosines and sines of a [`RopeConfig`], computed in f64, grown as positions come.
 #[derive(Debug)]
 pub struct Rope {
     config: RopeConfig,
-    frequencies: Vec<f64>,
     device: Device,
-    tables: RwLock<Option<(Tensor, Tensor)>>,
+    tables: RwLock<Option<Tables>>,
+}
+
+/// Cosines and sines `[positions, dims / 2]`.
+#[derive(Clone, Debug)]
+struct Tables {
+    cos: Tensor,
+    sin: Tensor,
+    /// Lengths of calls that they hold for.
+    valid: RangeInclusive<usize>,
 }
 
 impl Rope {
     /// Empty tables on `device`.
     pub fn new(config: RopeConfig, device: &Device) -> Self {
-        let half = config.dims / 2;
-        let frequencies = (0..half)
-            .map(|i| {
-                let base = config.theta.powf(-2.0 * i as f64 / config.dims as f64);
-                match &config.scaling {
-                    RopeScaling::None => base,
-                    RopeScaling::Linear(factor) => base / factor,
-                    RopeScaling::Factors(factors) => base / factors.get(i).map_or(1.0, |&f| f as f64),
-                }
-            })
-            .collect();
-        Rope { config, frequencies, device: device.clone(), tables: RwLock::new(None) }
+        Rope { config, device: device.clone(), tables: RwLock::new(None) }
     }
 
     /// What the tables are made from.
@@ -82,29 +185,40 @@ impl Rope {
     /// The shapes do not fit, or the device refuses.
     pub fn turn(&self, x: &Tensor, start: usize) -> Result<Tensor> {
         let t = x.dim(1)?;
-        let (cos, sin) = self.tables(start + t)?;
+        let Tables { cos, sin, .. } = self.tables(start + t)?;
         x.rope(&cos.narrow(0, start, t)?, &sin.narrow(0, start, t)?, self.config.style)
     }
 
-    /// Tables for at least `len` positions.
-    fn tables(&self, len: usize) -> Result<(Tensor, Tensor)> {
-        if let Some((cos, sin)) = &*self.tables.read().unwrap_or_else(|e| e.into_inner())
-            && cos.shape()[0] >= len
+    /// Tables for calls that reach up to `len` positions.
+    fn tables(&self, len: usize) -> Result<Tables> {
+        if let Some(tables) = &*self.tables.read().unwrap_or_else(|e| e.into_inner())
+            && tables.valid.contains(&len)
         {
-            return Ok((cos.clone(), sin.clone()));
+            return Ok(tables.clone());
         }
-        let rows = len.next_power_of_two().max(256);
-        let half = self.frequencies.len();
-        let (mut cos, mut sin) = (Vec::with_capacity(rows * half), Vec::with_capacity(rows * half));
-        for position in 0..rows {
-            for frequency in &self.frequencies {
-                let (s, c) = (position as f64 * frequency).sin_cos();
-                cos.push(c as f32);
-                sin.push(s as f32);
+        let scaling = &self.config.scaling;
+        let mut rows = len.next_power_of_two().max(256);
+        let mut first = 0;
+        if let Some(original) = scaling.original() {
+            if len <= original {
+                rows = rows.min(original);
+            } else {
+                first = if matches!(scaling, RopeScaling::Dynamic { .. }) { len } else { original + 1 };
+                rows = if first == len { len } else { rows };
             }
         }
-        let made =
-            (Tensor::from_vec(cos, [rows, half], &self.device)?, Tensor::from_vec(sin, [rows, half], &self.device)?);
+        let (frequencies, amplitude) = (self.config.frequencies(len), scaling.amplitude());
+        let half = frequencies.len();
+        let (mut cos, mut sin) = (Vec::with_capacity(rows * half), Vec::with_capacity(rows * half));
+        for position in 0..rows {
+            for frequency in &frequencies {
+                let (s, c) = (position as f64 * frequency).sin_cos();
+                cos.push((c * amplitude) as f32);
+                sin.push((s * amplitude) as f32);
+            }
+        }
+        let table = |values| Tensor::from_vec(values, [rows, half], &self.device);
+        let made = Tables { cos: table(cos)?, sin: table(sin)?, valid: first..=rows };
         *self.tables.write().unwrap_or_else(|e| e.into_inner()) = Some(made.clone());
         Ok(made)
     }

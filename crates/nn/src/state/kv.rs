@@ -17,13 +17,20 @@ impl KvState {
     }
 
     /// Appends keys and values `[batch, t, heads, head_dim]` and attends to all with queries
-    /// `[batch, t, query heads, head_dim]`.
+    /// `[batch, t, query heads, head_dim]`; `sinks` and `opts` are those of [`Tensor::attention`].
     ///
     /// # Errors
     /// The shapes are not those of this state, or memory ends.
-    pub fn attend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
+    pub fn attend(
+        &mut self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        sinks: Option<&Tensor>,
+        opts: &AttentionOpts,
+    ) -> Result<Tensor> {
         self.0.append(k, v)?;
-        q.attention_cached(&self.0, None, opts)
+        q.attention_cached(&self.0, sinks, opts)
     }
 }
 

@@ -73,7 +73,7 @@ fn attend(x: &Tensor, state: &mut KvState) -> Result<Tensor> {
         Tensor::from_vec(values.collect(), [1, t, heads, 32], &Device::Cpu)
     };
     let opts = AttentionOpts { window: Some(500), ..AttentionOpts::causal(32, state.len()) };
-    let y = state.attend(&spread(4, 1)?, &spread(2, 3)?, &spread(2, 5)?, &opts)?;
+    let y = state.attend(&spread(4, 1)?, &spread(2, 3)?, &spread(2, 5)?, None, &opts)?;
     y.reshape([1, t, HIDDEN, 16])?.sum(&[3], false)
 }
 
@@ -86,12 +86,19 @@ fn attention() -> Layer {
         head_dim: 4,
         qkv_bias: true,
         out_bias: true,
-        qk_norm: Some(1e-6),
-        rope: rope.clone(),
+        qk_norm: Some(QkNorm { kind: NormKind::Rms, eps: 1e-6, over: Over::Head, after_rope: false }),
+        rope: Some(rope.clone()),
+        scale: 0.5,
+        softcap: None,
+        sinks: true,
+        causal: true,
         window: None,
+        clip: None,
+        gated: true,
+        temperature: Some(Temperature { scale: 0.1, floor: 7.0 }),
     };
     let rope = Arc::new(Rope::new(rope, &Device::Cpu));
-    Layer::Attention(Attention::new(&mut Fresh::new(1, &Device::Cpu), "blk.0", &config, rope).unwrap())
+    Layer::Attention(Attention::new(&mut Fresh::new(1, &Device::Cpu), "blk.0", &config, Some(rope)).unwrap())
 }
 
 fn mamba() -> Layer {
@@ -200,9 +207,9 @@ fn caches_count_their_bytes_and_refuse_what_they_cannot_hold() {
         let mut state = KvState::new(format, 1, 2, 32, &Device::Cpu).unwrap();
         assert_eq!(state.bytes(), 0);
         let opts = |at| AttentionOpts::causal(32, at);
-        state.attend(&zeros(1), &zeros(1), &zeros(1), &opts(0)).unwrap();
+        state.attend(&zeros(1), &zeros(1), &zeros(1), None, &opts(0)).unwrap();
         assert_eq!(state.bytes(), 2 * 2 * KvCache::CHUNK * format.bytes_for(32).unwrap());
-        state.attend(&zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), &opts(1)).unwrap();
+        state.attend(&zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), &zeros(KvCache::CHUNK), None, &opts(1)).unwrap();
         assert_eq!(state.bytes(), 2 * 2 * 2 * KvCache::CHUNK * format.bytes_for(32).unwrap());
         // A saved state of another format is refused, of the same size or not.
         let mut bytes = Vec::new();
