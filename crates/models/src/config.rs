@@ -2,11 +2,11 @@ use std::path::Path;
 
 use imaginal_files::Gguf;
 use imaginal_files::gguf::{Metadata, Value};
-use imaginal_nn::RopeScaling;
+use imaginal_nn::{AttentionConfig, NormKind, RopeScaling};
 use serde_json::Value as Json;
 
-use crate::arch::{ARCHS, Arch};
-use crate::blocks::{BlockConfig, BlockRow, Keys};
+use crate::arch::{ARCHS, Arch, Factor, NormName, SubLayer};
+use crate::blocks::{BlockConfig, BlockRow, Keys, Reader};
 use crate::fields::{Fields, Key, Source};
 use crate::tensors::{Specs, TensorSpec};
 use crate::{Error, Problem, Result};
@@ -17,10 +17,18 @@ const MOST_LAYERS: usize = 1 << 12;
 const MOST_TOKENS: usize = 1 << 24;
 pub(crate) const LONGEST: usize = 1 << 30;
 
-const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model"]);
-const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer"]);
-const CONTEXT: Key = Key::new(&["context_length"], &["max_position_embeddings"]);
-const EPS: Key = Key::new(&["attention.layer_norm_rms_epsilon"], &["rms_norm_eps", "layer_norm_epsilon"]);
+const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd"]);
+const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]);
+const CONTEXT: Key =
+    Key::new(&["context_length"], &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length"]);
+const RMS_EPS: Key = Key::new(
+    &["attention.layer_norm_rms_epsilon"],
+    &["rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"],
+);
+const LAYER_EPS: Key = Key::new(
+    &["attention.layer_norm_epsilon"],
+    &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"],
+);
 const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
 const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
 
@@ -29,8 +37,20 @@ pub(crate) struct Shared {
     pub hidden: usize,
     pub layers: usize,
     pub eps: f64,
-    /// The values of a GGUF file's `rope_freqs.weight`.
-    pub rope_factors: Option<Vec<f32>>,
+    pub context: usize,
+}
+
+/// Factors between embedding and logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelScales {
+    /// Of embeddings.
+    pub embedding: f64,
+    /// Of what a block adds to the residual stream.
+    pub residual: f64,
+    /// Of logits.
+    pub logits: f64,
+    /// Logits x become `cap · tanh(x / cap)`.
+    pub softcap: Option<f64>,
 }
 
 /// Everything about a model but its values: checked, so that a model can be built from it.
@@ -43,6 +63,8 @@ pub struct Config {
     context: usize,
     eps: f64,
     tied: bool,
+    scales: ModelScales,
+    layout: &'static [SubLayer],
     layers: Vec<Vec<BlockConfig>>,
 }
 
@@ -79,9 +101,8 @@ impl Config {
             fields.problem("quantization_config", "quantized checkpoints are not supported; use a GGUF file");
         }
         let tied = fields.flag(&TIED, arch.tied);
-        let shared = Shared::read(&fields, arch, None);
         let vocab = fields.size(&VOCAB, None, MOST_TOKENS);
-        Config::assemble(arch, fields, shared, vocab, tied, &|_| false)
+        Config::assemble(arch, fields, vocab, tied, &|_, _| false, &|_| None)
     }
 
     /// The configuration of a GGUF file.
@@ -92,26 +113,18 @@ impl Config {
         let (metadata, path): (&Metadata, &Path) = (gguf.metadata(), gguf.path());
         let name: String = metadata.require("general.architecture")?;
         let arch = Arch::by_name(&name).ok_or_else(|| unknown(path, "general.architecture", &name))?;
-        let fields = Fields::new(Source::Gguf(metadata, arch.name), path);
-        let factors = match gguf.find("rope_freqs.weight") {
-            Some(t) if t.elem_count() <= WIDTH => {
-                let mut values = vec![0f32; t.elem_count()];
-                match t.format.decode(&t.bytes, &mut values) {
-                    Ok(()) if values.iter().all(|x| x.is_finite() && *x > 0.0) => Some(values),
-                    _ => {
-                        fields.problem("rope_freqs.weight", "its values are no positive numbers");
-                        None
-                    }
-                }
-            }
-            _ => None,
+        let fields = Fields::new(Source::Gguf(metadata, &name), path);
+        let floats = |name: &str| {
+            let tensor = gguf.find(name).filter(|t| t.elem_count() <= WIDTH)?;
+            let mut values = vec![0f32; tensor.elem_count()];
+            tensor.format.decode(&tensor.bytes, &mut values).ok()?;
+            Some(values)
         };
-        let shared = Shared::read(&fields, arch, factors);
         let rows = gguf.find("token_embd.weight").and_then(|t| t.shape.first().copied());
         let vocab = fields.size(&VOCAB, rows, MOST_TOKENS);
         let tied = gguf.find("output.weight").is_none();
-        let present = |tensor: &str| gguf.find(&format!("blk.0.{tensor}")).is_some();
-        let config = Config::assemble(arch, fields, shared, vocab, tied, &present)?;
+        let present = |layer: usize, tensor: &str| gguf.find(&format!("blk.{layer}.{tensor}")).is_some();
+        let config = Config::assemble(arch, fields, vocab, tied, &present, &floats)?;
         let name = metadata.get_as::<String>("general.name")?;
         Ok(Config { name, ..config })
     }
@@ -119,21 +132,44 @@ impl Config {
     fn assemble(
         arch: &'static Arch,
         fields: Fields,
-        shared: Shared,
         vocab: usize,
         tied: bool,
-        present: &dyn Fn(&str) -> bool,
+        present: &dyn Fn(usize, &str) -> bool,
+        floats: &dyn Fn(&str) -> Option<Vec<f32>>,
     ) -> Result<Config> {
-        let context = fields.size(&CONTEXT, (!fields.is_gguf()).then_some(arch.context), LONGEST);
+        let hf = |x: f64| (!fields.is_gguf()).then_some(x);
+        let hidden = fields.size(&HIDDEN, None, WIDTH);
+        let shared = Shared {
+            hidden,
+            layers: fields.size(&LAYERS, None, MOST_LAYERS),
+            eps: fields.float(eps_key(arch), hf(arch.eps), 0.0, 1.0),
+            context: fields.size(&CONTEXT, (!fields.is_gguf()).then_some(arch.context), LONGEST),
+        };
+        let factor = |factor: &Factor| match factor {
+            Factor::One => 1.0,
+            Factor::SqrtWidth => (hidden as f64).sqrt(),
+            Factor::Times(key) => fields.float(key, Some(1.0), -1e6, 1e6),
+            Factor::Over(key) => 1.0 / fields.float(key, Some(1.0), 1e-9, 1e6),
+        };
+        let scales = ModelScales {
+            embedding: factor(&arch.scales.embedding),
+            residual: factor(&arch.scales.residual),
+            logits: factor(&arch.scales.logits),
+            softcap: arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6)),
+        };
+        let all: Vec<usize> = (0..shared.layers).collect();
+        let reader = Reader { f: &fields, shared: &shared, present, floats, layers: &all };
+        let variant = arch.variants.iter().find(|v| (v.when)(&reader));
+        let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
-        for sub in arch.layer {
-            for (layer, block) in layers.iter_mut().zip(sub.block.read(&fields, &shared, present)) {
+        for sub in layout {
+            for (layer, block) in layers.iter_mut().zip(sub.block.read(&reader)) {
                 layer.push(block);
             }
         }
-        let Shared { hidden, eps, .. } = shared;
+        let Shared { hidden, eps, context, .. } = shared;
         fields.finish()?;
-        Ok(Config { arch, name: None, vocab, hidden, context, eps, tied, layers })
+        Ok(Config { arch, name: None, vocab, hidden, context, eps, tied, scales, layout, layers })
     }
 
     /// The row of the table.
@@ -177,6 +213,16 @@ impl Config {
         self.tied
     }
 
+    /// Factors between embedding and logits.
+    pub fn scales(&self) -> &ModelScales {
+        &self.scales
+    }
+
+    /// How the blocks of a layer are arranged.
+    pub fn layout(&self) -> &'static [SubLayer] {
+        self.layout
+    }
+
     /// The blocks, layer by layer.
     pub fn layers(&self) -> &[Vec<BlockConfig>] {
         &self.layers
@@ -195,20 +241,39 @@ impl Config {
 
     /// All tensors of the model, in the order of a file.
     pub fn tensors(&self) -> Vec<TensorSpec> {
+        let Arch { outside, embedding, norm, .. } = self.arch;
         let mut specs = Specs::new();
-        specs.add("token_embd.weight", self.arch.hf_embedding, &[self.vocab, self.hidden], true);
+        specs.norms_less_one = self.arch.norm_less_one;
+        specs.add("token_embd.weight", outside.embedding, &[self.vocab, self.hidden], true);
+        if let Some(positions) = embedding.positions {
+            specs.add("position_embd.weight", &[positions.hf], &[self.context, self.hidden], true);
+        }
+        if let Some(n) = embedding.norm {
+            specs.norm(n.gguf, &[n.hf], &[self.hidden], *norm);
+        }
         for (i, layer) in self.layers.iter().enumerate() {
-            specs.within(format!("blk.{i}"), format!("{}.{i}", self.arch.hf_layers));
-            for (sub, block) in self.arch.layer.iter().zip(layer) {
-                let norm = format!("{}.weight", sub.norm);
-                specs.add(&norm, &[&format!("{}.weight", sub.hf_norm)], &[self.hidden], false);
+            specs.within(format!("blk.{i}"), format!("{}.{i}", outside.layers));
+            for (sub, block) in self.layout.iter().zip(layer) {
+                let add = |specs: &mut Specs, name: &'static Option<NormName>| {
+                    if let Some(n) = NormName::in_layer(name, i) {
+                        specs.norm(n.gguf, &[n.hf], &[self.hidden], *norm);
+                    }
+                };
+                add(&mut specs, &sub.norm);
                 sub.block.tensors(block, &mut specs);
+                add(&mut specs, &sub.post_norm);
+                add(&mut specs, &sub.sum_norm);
             }
         }
         specs.within(String::new(), String::new());
-        specs.add("output_norm.weight", self.arch.hf_norm, &[self.hidden], false);
+        if !outside.norm.is_empty() {
+            specs.norm("output_norm", outside.norm, &[self.hidden], *norm);
+        }
         if !self.tied {
-            specs.add("output.weight", self.arch.hf_head, &[self.vocab, self.hidden], true);
+            specs.add("output.weight", outside.head, &[self.vocab, self.hidden], true);
+        }
+        if !outside.head_bias.is_empty() {
+            specs.add("output.bias", outside.head_bias, &[self.vocab], false);
         }
         specs.list
     }
@@ -216,9 +281,13 @@ impl Config {
     /// The same model with the rows of queries and keys in the order of GGUF files.
     pub(crate) fn in_gguf_order(mut self) -> Config {
         for layer in &mut self.layers {
-            for (sub, block) in self.arch.layer.iter().zip(layer) {
-                if let (BlockRow::Attention(row), BlockConfig::Attention(c)) = (&sub.block, block) {
-                    c.rope.style = row.gguf_rope;
+            for (sub, block) in self.layout.iter().zip(layer) {
+                let style = match sub.block.of(block) {
+                    BlockRow::Attention(row) => row.gguf_rope,
+                    _ => continue,
+                };
+                if let BlockConfig::Attention(AttentionConfig { rope: Some(rope), .. }) = block {
+                    rope.style = style;
                 }
             }
         }
@@ -230,36 +299,71 @@ impl Config {
     /// # Errors
     /// [`Error::Argument`] if the format has no place for something.
     pub fn to_gguf(&self) -> Result<Vec<(String, Value)>> {
-        let mut keys: Keys = vec![
-            ("context_length", (self.context.min(u32::MAX as usize) as u32).into()),
-            ("embedding_length", (self.hidden as u32).into()),
-            ("block_count", (self.layers.len() as u32).into()),
-            ("vocab_size", (self.vocab as u32).into()),
-            ("attention.layer_norm_rms_epsilon", (self.eps as f32).into()),
-        ];
-        for (i, sub) in self.arch.layer.iter().enumerate() {
-            let blocks: Vec<&BlockConfig> = self.layers.iter().filter_map(|l| l.get(i)).collect();
+        let mut keys = Keys::new(self.layers.len());
+        keys.set("context_length", self.context.min(u32::MAX as usize) as u32);
+        keys.set("embedding_length", self.hidden as u32);
+        keys.set("block_count", self.layers.len() as u32);
+        keys.set("vocab_size", self.vocab as u32);
+        for key in eps_key(self.arch).gguf {
+            keys.set(key, self.eps as f32);
+        }
+        let Arch { scales: row, .. } = self.arch;
+        for (factor, value) in [
+            (row.embedding, self.scales.embedding),
+            (row.residual, self.scales.residual),
+            (row.logits, self.scales.logits),
+        ] {
+            match factor {
+                Factor::Times(Key { gguf: [key, ..], .. }) => keys.set(key, value as f32),
+                Factor::Over(Key { gguf: [key, ..], .. }) => keys.set(key, (1.0 / value) as f32),
+                _ => {}
+            }
+        }
+        if let (Some(Key { gguf: [key, ..], .. }), Some(cap)) = (row.softcap, self.scales.softcap) {
+            keys.set(key, cap as f32);
+        }
+        for (at, sub) in self.layout.iter().enumerate() {
+            let blocks: Vec<(usize, &BlockConfig)> =
+                self.layers.iter().enumerate().filter_map(|(i, l)| Some((i, l.get(at)?))).collect();
             sub.block.write(&blocks, &mut keys).map_err(Error::Argument)?;
+        }
+        // Readers of the format ask for the keys of attention and feed-forward of every model.
+        for key in ["feed_forward_length", "attention.head_count"] {
+            if !keys.has(key) {
+                keys.set(key, 0u32);
+            }
+        }
+        for variant in self.arch.variants {
+            if let Some((Key { gguf: [key, ..], .. }, value)) = variant.key {
+                keys.set(key, value == std::ptr::eq(variant.layer, self.layout));
+            }
         }
         let mut all = vec![("general.architecture".to_owned(), Value::from(self.arch.name))];
         if let Some(name) = &self.name {
             all.push(("general.name".into(), name.clone().into()));
         }
-        all.extend(keys.into_iter().map(|(key, value)| (format!("{}.{key}", self.arch.name), value)));
+        all.extend(keys.into_values().map(|(key, value)| (format!("{}.{key}", self.arch.name), value)));
         Ok(all)
     }
 
     /// Tensors that a GGUF file has and the model has not, with their values.
     pub(crate) fn gguf_extras(&self) -> Vec<(String, Vec<f32>)> {
         let mut extras = Vec::new();
+        let rope = self.layers.iter().flatten().find_map(|b| match b {
+            BlockConfig::Attention(c) => c.rope.as_ref(),
+            _ => None,
+        });
+        match rope.map(|rope| &rope.scaling) {
+            Some(RopeScaling::Factors(factors)) => extras.push(("rope_freqs.weight".to_owned(), factors.clone())),
+            Some(RopeScaling::Long { short, long, .. }) => {
+                extras.push(("rope_factors_short.weight".to_owned(), short.clone()));
+                extras.push(("rope_factors_long.weight".to_owned(), long.clone()));
+            }
+            _ => {}
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             for block in layer {
                 match block {
-                    BlockConfig::Attention(c) if i == 0 => {
-                        if let RopeScaling::Factors(factors) = &c.rope.scaling {
-                            extras.push(("rope_freqs.weight".to_owned(), factors.clone()));
-                        }
-                    }
                     // The format knows no Mamba without this bias.
                     BlockConfig::Mamba(c) if !c.conv_bias => {
                         extras.push((format!("blk.{i}.ssm_conv1d.bias"), vec![0.0; c.inner]));
@@ -272,15 +376,11 @@ impl Config {
     }
 }
 
-impl Shared {
-    fn read(fields: &Fields, arch: &Arch, rope_factors: Option<Vec<f32>>) -> Shared {
-        let hf = |x: f64| (!fields.is_gguf()).then_some(x);
-        Shared {
-            hidden: fields.size(&HIDDEN, None, WIDTH),
-            layers: fields.size(&LAYERS, None, MOST_LAYERS),
-            eps: fields.float(&EPS, hf(arch.eps), 0.0, 1.0),
-            rope_factors,
-        }
+/// Where the epsilon of the norms stands.
+fn eps_key(arch: &Arch) -> &'static Key {
+    match arch.norm {
+        NormKind::Rms | NormKind::RmsUnit => &RMS_EPS,
+        NormKind::Layer | NormKind::LayerNoBias | NormKind::LayerUnit => &LAYER_EPS,
     }
 }
 

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Moe, Param, RmsNorm, Rope, Slot, Source,
-    State, join,
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Moe, Norm, Param, Rope, RopeConfig, Slot,
+    Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
 
+use crate::arch::NormName;
 use crate::blocks::BlockConfig;
 use crate::state::{BlockState, ModelState};
 use crate::{Config, Error, Result};
@@ -27,17 +28,45 @@ pub struct Model {
     config: Config,
     device: Device,
     embedding: Embedding,
+    positions: Option<Embedding>,
+    embedding_norm: Option<NamedNorm>,
     layers: Vec<Vec<SubLayer>>,
-    norm: RmsNorm,
+    norm: Option<NamedNorm>,
     head: Linear,
+    head_bias: Option<Param>,
     cache: Option<Format>,
 }
 
+/// A block with its norms: see [`crate::arch::SubLayer`].
 #[derive(Debug)]
 struct SubLayer {
-    norm_name: &'static str,
-    norm: RmsNorm,
+    norm: Option<NamedNorm>,
     block: Block,
+    post_norm: Option<NamedNorm>,
+    sum_norm: Option<NamedNorm>,
+    beside: bool,
+}
+
+#[derive(Debug)]
+struct NamedNorm {
+    name: &'static str,
+    norm: Norm,
+}
+
+impl NamedNorm {
+    /// `norm` of `x`; without one, `x` itself.
+    fn apply(norm: &Option<NamedNorm>, x: Tensor) -> imaginal_nn::Result<Tensor> {
+        match norm {
+            Some(n) => n.norm.forward(&x),
+            None => Ok(x),
+        }
+    }
+
+    fn slots(norm: &Option<NamedNorm>, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
+        if let Some(n) = norm {
+            n.norm.slots(&join(prefix, n.name), visit);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,37 +112,59 @@ impl Model {
     pub(crate) fn from_source(config: Config, source: &mut dyn Source) -> Result<Model> {
         let device = source.device();
         let init = Init::Normal { std: 0.02 };
-        let embedding = Embedding::new(source, "token_embd", config.vocab(), config.hidden(), init)?;
+        let arch = config.arch();
+        let (hidden, kind, eps) = (config.hidden(), arch.norm, config.eps());
+        let embedding = Embedding::new(source, "token_embd", config.vocab(), hidden, init)?;
+        let norm = |source: &mut dyn Source, prefix: &str, name: &'static str| {
+            Norm::new(source, &join(prefix, name), &[hidden], kind, eps).map(|norm| NamedNorm { name, norm })
+        };
+        let positions = match arch.embedding.positions {
+            Some(_) => Some(Embedding::new(source, "position_embd", config.context(), hidden, init)?),
+            None => None,
+        };
+        let embedding_norm = arch.embedding.norm.map(|n| norm(source, "", n.gguf)).transpose()?;
         let mut ropes: Vec<Arc<Rope>> = Vec::new();
+        let mut shared_rope = |c: &RopeConfig| {
+            let shared = ropes.iter().find(|r| r.config() == c).cloned();
+            shared.unwrap_or_else(|| {
+                ropes.push(Arc::new(Rope::new(c.clone(), &device)));
+                ropes[ropes.len() - 1].clone()
+            })
+        };
         let mut layers = Vec::with_capacity(config.layers().len());
         for (i, layer) in config.layers().iter().enumerate() {
             let prefix = format!("blk.{i}");
             let mut subs = Vec::with_capacity(layer.len());
-            for (row, block) in config.arch().layer.iter().zip(layer) {
-                let norm = RmsNorm::new(source, &join(&prefix, row.norm), config.hidden(), config.eps())?;
+            for (row, block) in config.layout().iter().zip(layer) {
+                let norm = |source: &mut dyn Source, name: &'static Option<NormName>| {
+                    NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf)).transpose()
+                };
+                let pre = norm(source, &row.norm)?;
                 let block = match block {
                     BlockConfig::Attention(c) => {
-                        let shared = ropes.iter().find(|r| *r.config() == c.rope).cloned();
-                        let rope = shared.unwrap_or_else(|| {
-                            ropes.push(Arc::new(Rope::new(c.rope.clone(), &device)));
-                            ropes[ropes.len() - 1].clone()
-                        });
-                        Block::Attention(Attention::new(source, &prefix, c, rope)?)
+                        Block::Attention(Attention::new(source, &prefix, c, c.rope.as_ref().map(&mut shared_rope))?)
                     }
                     BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Mamba(Mamba::new(source, &prefix, c)?),
                 };
-                subs.push(SubLayer { norm_name: row.norm, norm, block });
+                let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
+                subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside });
             }
             layers.push(subs);
         }
-        let norm = RmsNorm::new(source, "output_norm", config.hidden(), config.eps())?;
-        let head = match config.tied() {
-            true => Linear::from_weight(embedding.weight().clone(), None),
-            false => Linear::new(source, "output", config.hidden(), config.vocab(), false, init)?,
+        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", "output_norm")?) };
+        let head_bias = match arch.outside.head_bias.is_empty() {
+            true => None,
+            false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),
         };
-        Ok(Model { config, device, embedding, layers, norm, head, cache: None })
+        let weight = match config.tied() {
+            true => embedding.weight().clone(),
+            false => source.weight("output.weight", config.vocab(), hidden, init)?,
+        };
+        let head = Linear::from_weight(weight, head_bias.clone());
+        let cache = None;
+        Ok(Model { config, device, embedding, positions, embedding_norm, layers, norm, head, head_bias, cache })
     }
 
     /// What the model is.
@@ -220,17 +271,49 @@ impl Model {
     }
 
     fn run(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
+        let start = state.as_ref().map_or(0, |s| s.len);
         let mut states = state.map(|s| s.blocks.iter_mut());
-        let mut x = self.embedding.forward(ids)?;
-        for sub in self.layers.iter().flatten() {
-            let state = states.as_mut().and_then(Iterator::next);
-            x = x.add(&sub.block.forward(&sub.norm.forward(&x)?, state)?)?;
+        let scales = self.config.scales();
+        let times = |x: Tensor, factor: f64| if factor == 1.0 { Ok(x) } else { x.mul_scalar(factor) };
+        let mut x = times(self.embedding.forward(ids)?, scales.embedding)?;
+        if let Some(positions) = &self.positions {
+            x = x.add(&positions.forward(&self.positions_of(start, ids.dim(1)?)?)?)?;
+        }
+        x = NamedNorm::apply(&self.embedding_norm, x)?;
+        for layer in &self.layers {
+            // What the last block has read, before and after its norm.
+            let (mut read, mut normed) = (x.clone(), x.clone());
+            for sub in layer {
+                let state = states.as_mut().and_then(Iterator::next);
+                if !sub.beside {
+                    (read, normed) = (x.clone(), x.clone());
+                }
+                if sub.norm.is_some() {
+                    normed = NamedNorm::apply(&sub.norm, read.clone())?;
+                }
+                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state)?)?;
+                x = NamedNorm::apply(&sub.sum_norm, x.add(&times(y, scales.residual)?)?)?;
+            }
         }
         if rows == Rows::Last {
             let t = x.dim(1)?;
             x = x.narrow(1, t - 1, 1)?;
         }
-        Ok(self.head.forward(&self.norm.forward(&x)?)?)
+        let logits = times(self.head.forward(&NamedNorm::apply(&self.norm, x)?)?, scales.logits)?;
+        Ok(match scales.softcap {
+            Some(cap) => logits.mul_scalar(1.0 / cap)?.tanh()?.mul_scalar(cap)?,
+            None => logits,
+        })
+    }
+
+    /// The numbers of `t` positions from `start` on.
+    fn positions_of(&self, start: usize, t: usize) -> Result<Tensor> {
+        let end = start + t;
+        if end > self.config.context() {
+            let context = self.config.context();
+            return Err(Error::Argument(format!("{end} tokens, but the model knows only {context} positions")));
+        }
+        Ok(Tensor::from_vec((start as u32..end as u32).collect(), [1, t], &self.device)?)
     }
 
     /// A batch of one sequence, for [`Model::forward`].
@@ -294,21 +377,30 @@ impl Model {
 impl Module for Model {
     fn slots(&self, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
         self.embedding.slots(&join(prefix, "token_embd"), visit);
+        if let Some(positions) = &self.positions {
+            positions.slots(&join(prefix, "position_embd"), visit);
+        }
+        NamedNorm::slots(&self.embedding_norm, prefix, visit);
         for (i, layer) in self.layers.iter().enumerate() {
             let prefix = join(prefix, &format!("blk.{i}"));
             for sub in layer {
-                sub.norm.slots(&join(&prefix, sub.norm_name), visit);
+                NamedNorm::slots(&sub.norm, &prefix, visit);
                 match &sub.block {
                     Block::Attention(b) => b.slots(&prefix, visit),
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Mamba(b) => b.slots(&prefix, visit),
                 }
+                NamedNorm::slots(&sub.post_norm, &prefix, visit);
+                NamedNorm::slots(&sub.sum_norm, &prefix, visit);
             }
         }
-        self.norm.slots(&join(prefix, "output_norm"), visit);
+        NamedNorm::slots(&self.norm, prefix, visit);
         if !self.config.tied() {
-            self.head.slots(&join(prefix, "output"), visit);
+            visit(join(prefix, "output.weight"), Slot::Weight(self.head.weight()));
+        }
+        if let Some(bias) = &self.head_bias {
+            visit(join(prefix, "output.bias"), Slot::Param(bias));
         }
     }
 }

@@ -192,9 +192,90 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The field, if it is a string (for fields that are a number or a word).
+    pub fn text_of(&self, key: &Key) -> Option<String> {
+        match self.find(key) {
+            Some((_, Found::Text(x))) => Some(x),
+            _ => None,
+        }
+    }
+
     /// Whether the field is this string (for fields that are a number or a word).
     pub fn is_text(&self, key: &Key, text: &str) -> bool {
         matches!(self.find(key), Some((_, Found::Text(x))) if x == text)
+    }
+
+    /// A whole number in `least ..= most` for each of `layers`: one for all, or a list. Absent, it is the default, or a
+    /// problem where there is none.
+    pub fn per_layer(&self, key: &Key, default: Option<usize>, least: usize, most: usize, layers: usize) -> Vec<usize> {
+        let Some((name, list)) = self.list(key) else {
+            return vec![self.size_from(key, default, least, most); layers];
+        };
+        let number = |x: &Found| match x {
+            Found::Int(x) if *x >= least as i128 && *x <= most as i128 => Some(*x as usize),
+            _ => None,
+        };
+        let numbers: Option<Vec<usize>> = list.iter().map(number).collect();
+        match numbers {
+            // Lists of GGUF files may be longer than the model.
+            Some(numbers) if numbers.len() >= layers => numbers[..layers].to_vec(),
+            Some(numbers) => {
+                self.problem(name, format!("{} entries for {layers} layers", numbers.len()));
+                vec![least; layers]
+            }
+            None => {
+                self.problem(name, format!("not a list of whole numbers from {least} to {most}"));
+                vec![least; layers]
+            }
+        }
+    }
+
+    /// A truth value for each of `layers`, if there is such a list (numbers other than 0 are true).
+    pub fn flags(&self, key: &Key, layers: usize) -> Option<Vec<bool>> {
+        let (name, list) = self.list(key)?;
+        let flag = |x: &Found| match x {
+            Found::Flag(x) => Some(*x),
+            Found::Int(x) => Some(*x != 0),
+            _ => None,
+        };
+        let flags: Option<Vec<bool>> = list.iter().map(flag).collect();
+        let flags = flags.filter(|f| f.len() >= layers);
+        if flags.is_none() {
+            self.problem(name, format!("not a list of truth values for {layers} layers"));
+        }
+        flags.map(|f| f[..layers].to_vec())
+    }
+
+    /// A list of numbers.
+    pub fn floats(&self, key: &Key) -> Option<Vec<f64>> {
+        let (name, list) = self.list(key)?;
+        let number = |x: &Found| match x {
+            Found::Int(x) => Some(*x as f64),
+            Found::Float(x) if x.is_finite() => Some(*x),
+            _ => None,
+        };
+        let numbers = list.iter().map(number).collect();
+        if numbers == None {
+            self.problem(name, "not a list of numbers");
+        }
+        numbers
+    }
+
+    /// A list, of either kind of file.
+    fn list(&self, key: &Key) -> Option<(String, Vec<Found>)> {
+        self.names(key).into_iter().find_map(|name| {
+            let list = match &self.source {
+                Source::Gguf(metadata, _) => match metadata.get(&name)? {
+                    ValueRef::Array(x) => x.iter().map(from_gguf).collect(),
+                    _ => return None,
+                },
+                Source::Hf(json) => {
+                    let other = || Found::Other("null".into());
+                    lookup(json, &name)?.as_array()?.iter().map(|x| from_json(x).unwrap_or_else(other)).collect()
+                }
+            };
+            Some((name, list))
+        })
     }
 
     /// A list of strings of `config.json`.

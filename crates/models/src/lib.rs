@@ -29,11 +29,12 @@ mod tensors;
 
 pub use arch::{ARCHS, Arch};
 pub use blocks::{BlockConfig, BlockRow};
-pub use config::Config;
+pub use config::{Config, ModelScales};
 pub use decoder::{LanguageModel, Model, Rows};
 pub use error::{Error, Problem, Result};
+pub use fields::Key;
 pub use imaginal_nn::State;
 pub use load::{LoadOptions, Loaded};
 pub use save::SaveOptions;
 pub use state::ModelState;
-pub use tensors::{Map, Piece, Stored, TensorSpec};
+pub use tensors::{Arrange, Map, Piece, Stored, TensorSpec, What};

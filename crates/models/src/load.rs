@@ -6,7 +6,8 @@ use imaginal_nn::{Init, Param, Source, Weight};
 use imaginal_numeric::Format;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
-use crate::tensors::{Map, Piece, Stored, TensorSpec};
+use crate::arch::Outside;
+use crate::tensors::{Arrange, Map, Piece, Stored, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result};
 
 /// How a model is loaded.
@@ -78,10 +79,9 @@ impl Loaded {
             bytes: &t.bytes,
         });
         let specs = config.tensors();
-        let whole = |name: &String, s: &TensorSpec| Stored::Whole { name: name.clone(), shape: s.shape.clone() };
-        let ways = |s: &TensorSpec| s.gguf.iter().map(|name| whole(name, s)).collect();
-        let extra = |name: &str| name == "rope_freqs.weight" && config.gguf_extras().iter().any(|e| e.0 == name);
-        let tensors = Matched::new(gguf.path(), &specs, found, ways, extra, true)?;
+        let extras: Vec<String> = config.gguf_extras().into_iter().map(|extra| extra.0).collect();
+        let extra = |name: &str| extras.iter().any(|e| e == name);
+        let tensors = Matched::new(gguf.path(), &specs, found, |s| (s.gguf.clone(), s.map), extra)?;
         let none = match gguf.metadata().get_as::<String>("tokenizer.ggml.model")? {
             Some(kind) => kind == "no_vocab" || kind == "none",
             None => true,
@@ -102,8 +102,11 @@ impl Loaded {
         tokenizer: Option<Tokenizer>,
         device: &Device,
     ) -> Result<Loaded> {
-        let found = weights.tensors().iter().map(|t| Found {
-            name: &t.name,
+        let outside = &config.arch().outside;
+        let name = known_names(outside, weights.tensors().iter().map(|t| t.name.as_str()));
+        let names: Vec<String> = weights.tensors().iter().map(|t| name(&t.name)).collect();
+        let found = weights.tensors().iter().zip(&names).map(|(t, name)| Found {
+            name,
             shape: &t.shape,
             format: t.dtype.format(),
             kind: t.dtype.name(),
@@ -112,12 +115,58 @@ impl Loaded {
         let specs = config.tensors();
         // Old checkpoints hold tables that are computed, and some hold the head of a tied model a second time.
         let extra = |name: &str| {
-            name.ends_with(".rotary_emb.inv_freq") || (config.tied() && config.arch().hf_head.contains(&name))
+            let ends = |end: &&str| name.ends_with(end);
+            outside.ignored.iter().any(ends)
+                || FOREIGN.iter().any(|start| name.starts_with(start))
+                || name.ends_with(".rotary_emb.inv_freq")
+                || (config.tied() && outside.head.contains(&name))
         };
-        let tensors = Matched::new(weights.path(), &specs, found, |s| s.hf.clone(), extra, false)?;
+        let tensors = Matched::new(weights.path(), &specs, found, |s| (s.hf.clone(), s.hf_map), extra)?;
         check_tokenizer(weights.path(), &config, tokenizer.as_ref())?;
         let model = tensors.build(config, device)?;
         Ok(Loaded { model, tokenizer })
+    }
+}
+
+/// Beginnings of the names of tensors that belong to the other towers of a model with several.
+const FOREIGN: &[&str] = &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower."];
+
+/// From the names of a checkpoint to those of the table, which differ in what comes before: `transformer.` is missing in
+/// old checkpoints of GPT-2, `language_model.` is too much in those with other towers. Found out by the embedding.
+fn known_names<'a>(outside: &'a Outside, names: impl Iterator<Item = &'a str>) -> impl Fn(&str) -> String {
+    let (mut more, mut less) = (String::new(), String::new());
+    for name in names {
+        let name = inner_name(name);
+        if outside.embedding.contains(&name.as_str()) {
+            (more, less) = Default::default();
+            break;
+        }
+        for known in outside.embedding {
+            if let Some(before) = name.strip_suffix(known).filter(|before| before.ends_with('.')) {
+                more = before.to_owned();
+            }
+            if let Some(before) = known.strip_suffix(&name).filter(|before| before.ends_with('.')) {
+                less = before.to_owned();
+            }
+        }
+    }
+    move |name| {
+        let name = inner_name(name);
+        match name.strip_prefix(more.as_str()) {
+            Some(rest) if outside.head.contains(&rest) => rest.to_owned(),
+            Some(rest) => format!("{less}{rest}"),
+            None => name,
+        }
+    }
+}
+
+/// `model.language_model.norm` is what checkpoints without other towers call `model.norm`.
+fn inner_name(name: &str) -> String {
+    match name.strip_prefix("model.language_model.") {
+        Some(rest) => format!("model.{rest}"),
+        None => {
+            name.strip_prefix("model.").filter(|n| FOREIGN.iter().any(|f| n.starts_with(f))).unwrap_or(name).to_owned()
+        }
     }
 }
 
@@ -166,6 +215,7 @@ struct Raw {
     format: Format,
     pieces: Vec<Bytes>,
     map: Map,
+    arrange: Option<Arrange>,
     path: String,
 }
 
@@ -177,9 +227,8 @@ impl Matched {
         path: &Path,
         specs: &[TensorSpec],
         found: impl Iterator<Item = Found<'a>>,
-        ways: impl Fn(&TensorSpec) -> Vec<Stored>,
+        ways: impl Fn(&TensorSpec) -> (Vec<Stored>, Map),
         extra: impl Fn(&str) -> bool,
-        gguf: bool,
     ) -> Result<Matched> {
         let found: HashMap<&str, Found> = found.map(|t| (t.name, t)).collect();
         let mut left: HashSet<&str> = found.keys().copied().collect();
@@ -187,7 +236,7 @@ impl Matched {
         let mut raw = HashMap::with_capacity(specs.len());
         let mut problem = |field: &str, what: String| problems.push(Problem { field: field.to_owned(), what });
         for spec in specs {
-            let ways = ways(spec);
+            let (ways, map) = ways(spec);
             // Where something is missing of every way, the one of which the beginning is there is what was meant.
             let there = |way: &&Stored| way.pieces().all(|p| found.contains_key(p.name.as_str()));
             let begun = |way: &&Stored| way.pieces().next().is_some_and(|p| found.contains_key(p.name.as_str()));
@@ -196,7 +245,6 @@ impl Matched {
                 problem(&spec.name, "the file has no place for it".into());
                 continue;
             };
-            let map = if gguf { spec.map } else { Map::Same };
             let (mut made, mut complete): (Option<Raw>, bool) = (None, true);
             for piece in way.pieces() {
                 let Some(t) = found.get(piece.name.as_str()) else {
@@ -214,7 +262,8 @@ impl Matched {
                     }
                     (Ok((format, bytes)), None) => {
                         let path = format!("{}: {}", path.display(), t.name);
-                        made = Some(Raw { format, pieces: vec![bytes], map, path });
+                        let arrange = way.arrange.clone();
+                        made = Some(Raw { format, pieces: vec![bytes], map, arrange, path });
                     }
                     (Err(what), _) => problem(t.name, what),
                 }
@@ -258,18 +307,40 @@ impl Raw {
         }
     }
 
+    /// Whether the bytes are the parameter's as they are.
+    fn as_is(&self) -> bool {
+        self.map == Map::Same && self.arrange.is_none()
+    }
+
     fn decode(&self, shape: &[usize]) -> imaginal_nn::Result<Tensor> {
-        if self.format == Format::F32 && self.map == Map::Same {
+        if self.format == Format::F32 && self.as_is() {
             return Tensor::from_bytes(self.bytes(), shape, DType::F32);
         }
-        let mut values = vec![0f32; shape.iter().product()];
-        self.format.decode(&self.bytes(), &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
-        if self.map == Map::NegExp {
-            if let Some(x) = values.iter().find(|x| !(**x < 0.0 && x.is_finite())) {
-                let what = format!("{}: {x} is not a negative number, as decay rates must be", self.path);
-                return Err(TensorError::argument("load", what));
+        let bytes = self.bytes();
+        let n = bytes.len() / self.format.block_bytes() * self.format.block_len();
+        let mut values = vec![0f32; n];
+        self.format.decode(&bytes, &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
+        if let Some(Arrange::Transposed { count, columns }) = &self.arrange {
+            let (outputs, inputs) = (columns.len(), shape.iter().product::<usize>() / columns.len().max(1) / count);
+            let cols = n / (count * inputs).max(1);
+            let mut turned = Vec::with_capacity(count * outputs * inputs);
+            for matrix in values.chunks_exact((inputs * cols).max(1)) {
+                for column in columns.clone() {
+                    turned.extend((0..inputs).map(|row| matrix[row * cols + column]));
+                }
             }
-            values.iter_mut().for_each(|x| *x = (-*x).ln());
+            values = turned;
+        }
+        match self.map {
+            Map::Same => {}
+            Map::NegExp => {
+                if let Some(x) = values.iter().find(|x| !(**x < 0.0 && x.is_finite())) {
+                    let what = format!("{}: {x} is not a negative number, as decay rates must be", self.path);
+                    return Err(TensorError::argument("load", what));
+                }
+                values.iter_mut().for_each(|x| *x = (-*x).ln());
+            }
+            Map::LessOne => values.iter_mut().for_each(|x| *x += 1.0),
         }
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
@@ -279,10 +350,10 @@ impl Source for FileSource {
     fn weight(&mut self, name: &str, rows: usize, cols: usize, _: Init) -> imaginal_nn::Result<Weight> {
         let device = self.device.clone();
         let raw = self.find(name)?;
-        if device.is_cpu() && raw.format != Format::F64 {
+        if device.is_cpu() && raw.format != Format::F64 && raw.as_is() {
             return Weight::from_bytes(raw.format, rows, cols, raw.bytes());
         }
-        if matches!(raw.format, Format::F32 | Format::F64) {
+        if matches!(raw.format, Format::F32 | Format::F64) || !raw.as_is() {
             return Weight::from_tensor(raw.decode(&[rows, cols])?.to_device(&device)?);
         }
         Ok(Weight::from_packed(Packed::new(raw.format, rows, cols, raw.bytes())?.to_device(&device)?))

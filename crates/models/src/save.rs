@@ -10,7 +10,7 @@ use imaginal_tensor::{Device, Tensor, no_grad};
 
 use crate::blocks::BlockConfig;
 use crate::morph::RECIPES;
-use crate::tensors::{Map, TensorSpec, row_order};
+use crate::tensors::{Map, TensorSpec, What, row_order};
 use crate::{Error, Model, Result};
 
 /// How a model is written into a GGUF file.
@@ -43,7 +43,8 @@ struct Planned {
 }
 
 enum Values {
-    Model(TensorSpec),
+    /// Parameters one after another: usually one.
+    Model(Vec<TensorSpec>),
     Extra(Vec<f32>),
 }
 
@@ -95,14 +96,25 @@ impl Model {
         metadata.retain(|(key, _)| options.metadata.iter().all(|(k, _)| k != key));
         metadata.extend(options.metadata.iter().cloned());
 
-        let mut plan = Vec::new();
+        let mut plan: Vec<Planned> = Vec::new();
         for spec in config.tensors() {
-            let Some(name) = spec.gguf.clone() else {
+            let Some(stored) = spec.gguf.first().cloned() else {
                 return Err(Error::Argument(format!("{}: this tensor has no place in a GGUF file", spec.name)));
             };
+            if let Some(planned) = plan.iter_mut().find(|p| p.entry.name == stored.name)
+                && let Values::Model(specs) = &mut planned.values
+            {
+                specs.push(spec);
+                continue;
+            }
             let format = if spec.matrix { matrix_format(&spec, options.format) } else { Format::F32 };
-            let entry = FileTensor { name, shape: spec.shape.clone(), format };
-            plan.push(Planned { entry, values: Values::Model(spec) });
+            let entry = FileTensor { name: stored.name, shape: stored.shape, format };
+            plan.push(Planned { entry, values: Values::Model(vec![spec]) });
+        }
+        for planned in &mut plan {
+            if let Values::Model(specs) = &mut planned.values {
+                in_order(specs, &planned.entry)?;
+            }
         }
         for (name, values) in config.gguf_extras() {
             let entry = FileTensor { name, shape: vec![values.len()], format: Format::F32 };
@@ -123,11 +135,15 @@ impl Model {
         for Planned { entry, values } in plan {
             let bytes = match values {
                 Values::Extra(values) => f32_bytes(values),
-                Values::Model(spec) => {
-                    let value = held
-                        .get(&spec.name)
-                        .ok_or_else(|| Error::Argument(format!("{}: the model has no such parameter", spec.name)))?;
-                    no_grad(|| self.encode(spec, value, entry.format))?
+                Values::Model(specs) => {
+                    let mut bytes = Vec::new();
+                    for spec in specs {
+                        let value = held.get(&spec.name).ok_or_else(|| {
+                            Error::Argument(format!("{}: the model has no such parameter", spec.name))
+                        })?;
+                        bytes.append(&mut no_grad(|| self.encode(spec, value, entry.format))?);
+                    }
+                    bytes
                 }
             };
             writer.tensor(&entry.name, &bytes)?;
@@ -148,6 +164,7 @@ impl Model {
         let tensor = match spec.map {
             Map::Same => tensor,
             Map::NegExp => tensor.exp()?.neg()?,
+            Map::LessOne => tensor.add_scalar(-1.0)?,
         };
         let tensor = match order {
             Some(order) => tensor.index_select(0, &Tensor::from_vec(order, spec.shape[0], &Device::Cpu)?)?,
@@ -164,12 +181,34 @@ impl Model {
         let native = self.config().clone().in_gguf_order();
         let style = |c: &crate::Config| {
             c.layers().iter().flatten().find_map(|b| match b {
-                BlockConfig::Attention(c) => Some(c.rope.style),
+                BlockConfig::Attention(c) => c.rope.as_ref().map(|rope| rope.style),
                 _ => None,
             })
         };
         let order = row_order(spec.shape[0], heads, style(self.config())?, style(&native)?)?;
         Some(order.into_iter().map(|i| i as u32).collect())
+    }
+}
+
+/// Puts the parameters of one tensor of a file in the order of their rows.
+///
+/// # Errors
+/// They are not the whole of it, one after another.
+fn in_order(specs: &mut [TensorSpec], entry: &FileTensor) -> Result<()> {
+    let all = entry.shape.iter().rev().skip(usize::from(entry.shape.len() > 1)).product::<usize>();
+    let rows = |spec: &TensorSpec| match spec.gguf.first().map(|stored| stored.what) {
+        Some(What::Rows { first, len, count: 1, .. }) => Some(first..first + len),
+        Some(What::Whole) => Some(0..all),
+        _ => None,
+    };
+    specs.sort_by_key(|spec| rows(spec).map_or(0, |rows| rows.start));
+    let mut end = Some(0);
+    for spec in specs.iter() {
+        end = rows(spec).filter(|rows| Some(rows.start) == end && spec.gguf[0].arrange.is_none()).map(|rows| rows.end);
+    }
+    match end == Some(all) {
+        true => Ok(()),
+        false => Err(Error::Argument(format!("{}: the parts of this tensor are not all there", entry.name))),
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::ops::Range;
 
-use imaginal_nn::join;
+use imaginal_nn::{NormKind, join};
 use imaginal_tensor::RopeStyle;
 
-/// How the values in a GGUF file differ from those of the parameter.
+/// How the values in a file differ from those of the parameter.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Map {
     /// Not at all.
     Same,
     /// The file has `−exp` of the parameter (Mamba's decay rates).
     NegExp,
+    /// The file has the parameter less 1 (Gemma's norms).
+    LessOne,
 }
 
 /// One tensor of a model.
@@ -19,8 +21,8 @@ pub enum Map {
 pub struct TensorSpec {
     /// The parameter's name in this engine: GGUF's, but for `ssm_a_log` (see [`imaginal_nn::Mamba`]).
     pub name: String,
-    /// Its name in a GGUF file; `None` if the format has no place for it.
-    pub gguf: Option<String>,
+    /// How a GGUF file may hold it, the way that is written first; empty if the format has no place for it.
+    pub gguf: Vec<Stored>,
     /// How a Hugging Face checkpoint may hold it, the usual way first.
     pub hf: Vec<Stored>,
     /// Shape, outermost dimension first: that of GGUF files. Stacked matrices have three dimensions; the parameter is the
@@ -28,6 +30,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// How a GGUF file's values differ.
     pub map: Map,
+    /// How a Hugging Face checkpoint's values differ.
+    pub hf_map: Map,
     /// Whether it is a matrix of a product, which may be stored in any format; other tensors stay f32.
     pub matrix: bool,
     /// For queries and keys (weights and biases): how many heads lie one after another in the rows, whose order within
@@ -35,37 +39,51 @@ pub struct TensorSpec {
     pub heads: Option<usize>,
 }
 
-/// A way in which files hold a parameter.
+/// A way in which files hold a parameter: as some rows of one tensor, or as several tensors one after another.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stored {
-    /// As one tensor.
-    Whole {
-        /// Its name.
-        name: String,
-        /// Its shape.
-        shape: Vec<usize>,
-    },
-    /// As a tensor for each of the matrices that are stacked in the parameter, named by their numbers.
-    Each {
-        /// How many there are.
+pub struct Stored {
+    /// The tensor's name; for several, what comes before the number in their names.
+    pub name: String,
+    /// What comes after the number.
+    pub after: String,
+    /// The shape of the tensor, or of each.
+    pub shape: Vec<usize>,
+    /// Which it is.
+    pub what: What,
+    /// What has to be done with the values that were found.
+    pub arrange: Option<Arrange>,
+}
+
+/// What of a file's tensors is a parameter.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// One tensor.
+    Whole,
+    /// So many tensors, named by their numbers from 0.
+    Each(usize),
+    /// Some of a tensor's rows, all dimensions but the last taken together: `count` times `len` rows, the first of them at
+    /// `first` and then every `step`.
+    Rows {
+        /// The first row.
+        first: usize,
+        /// How many follow one another.
+        len: usize,
+        /// From one such stretch to the next.
+        step: usize,
+        /// How many stretches.
         count: usize,
-        /// What comes before the number in a name.
-        before: String,
-        /// What comes after it.
-        after: String,
-        /// The shape of each.
-        shape: Vec<usize>,
     },
-    /// As a part of a stack `[count, rows, cols]`, whose matrices are made of equal parts of their rows.
-    Part {
-        /// The stack's name.
-        name: String,
-        /// Its shape.
-        shape: [usize; 3],
-        /// Which part of each matrix.
-        part: usize,
-        /// Of how many.
-        parts: usize,
+}
+
+/// What is done with values that a file holds in another order. They are decoded to f32 for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrange {
+    /// They are `count` matrices one after another, of which these columns are taken and each matrix transposed.
+    Transposed {
+        /// How many matrices.
+        count: usize,
+        /// Which of their columns.
+        columns: Range<usize>,
     },
 }
 
@@ -81,28 +99,56 @@ pub struct Piece {
 }
 
 impl Stored {
+    /// As one tensor.
+    pub fn whole(name: impl Into<String>, shape: &[usize]) -> Self {
+        Stored { name: name.into(), after: String::new(), shape: shape.to_vec(), what: What::Whole, arrange: None }
+    }
+
+    /// As `count` tensors of this shape, whose names are a number between `before` and `after`.
+    pub fn each(count: usize, before: impl Into<String>, after: impl Into<String>, shape: &[usize]) -> Self {
+        Stored { after: after.into(), what: What::Each(count), ..Stored::whole(before, shape) }
+    }
+
+    /// As `len` rows of a tensor of this shape, from row `first` on.
+    pub fn rows(name: impl Into<String>, shape: &[usize], first: usize, len: usize) -> Self {
+        Stored::strided(name, shape, first, len, len, 1)
+    }
+
+    /// As `count` times `len` rows, the first at `first` and then every `step`.
+    pub fn strided(
+        name: impl Into<String>,
+        shape: &[usize],
+        first: usize,
+        len: usize,
+        step: usize,
+        count: usize,
+    ) -> Self {
+        Stored { what: What::Rows { first, len, step, count }, ..Stored::whole(name, shape) }
+    }
+
+    /// Some columns of a matrix, transposed.
+    pub fn columns(name: impl Into<String>, shape: [usize; 2], columns: Range<usize>) -> Self {
+        Stored { arrange: Some(Arrange::Transposed { count: 1, columns }), ..Stored::whole(name, &shape) }
+    }
+
     /// The pieces that are joined, in order. Made one by one, because a hostile configuration may ask for very many.
     pub fn pieces(&self) -> Box<dyn Iterator<Item = Piece> + '_> {
-        let whole = |name: String, shape: &[usize]| Piece { name, shape: shape.to_vec(), rows: None };
-        match self {
-            Stored::Whole { name, shape } => Box::new(std::iter::once(whole(name.clone(), shape))),
-            Stored::Each { count, before, after, shape } => {
-                Box::new((0..*count).map(move |i| whole(format!("{before}{i}{after}"), shape)))
+        let piece = |name: String, rows| Piece { name, shape: self.shape.clone(), rows };
+        match self.what {
+            What::Whole => Box::new(std::iter::once(piece(self.name.clone(), None))),
+            What::Each(count) => {
+                Box::new((0..count).map(move |i| piece(format!("{}{i}{}", self.name, self.after), None)))
             }
-            Stored::Part { name, shape, part, parts } => {
-                let rows = shape[1] / parts;
-                Box::new((0..shape[0]).map(move |i| {
-                    let first = i * shape[1] + part * rows;
-                    Piece { rows: Some(first..first + rows), ..whole(name.clone(), shape) }
-                }))
-            }
+            What::Rows { first, len, step, count } => Box::new((0..count).map(move |i| {
+                let first = first + i * step;
+                piece(self.name.clone(), Some(first..first + len))
+            })),
         }
     }
 
     /// The same below `prefix`.
     fn within(mut self, prefix: &str) -> Stored {
-        let (Stored::Whole { name, .. } | Stored::Each { before: name, .. } | Stored::Part { name, .. }) = &mut self;
-        *name = join(prefix, name);
+        self.name = join(prefix, &self.name);
         self
     }
 }
@@ -110,13 +156,15 @@ impl Stored {
 /// Gathers the tensors of a configuration.
 pub(crate) struct Specs {
     pub list: Vec<TensorSpec>,
+    /// Whether Hugging Face checkpoints hold the weights of norms less 1.
+    pub norms_less_one: bool,
     gguf: String,
     hf: String,
 }
 
 impl Specs {
     pub fn new() -> Self {
-        Specs { list: Vec::new(), gguf: String::new(), hf: String::new() }
+        Specs { list: Vec::new(), norms_less_one: false, gguf: String::new(), hf: String::new() }
     }
 
     /// Sets what comes before the names that follow: `blk.0` and `model.layers.0`.
@@ -127,20 +175,32 @@ impl Specs {
 
     /// Adds a tensor; `hf` has the alternatives.
     pub fn add(&mut self, gguf: &str, hf: &[&str], shape: &[usize], matrix: bool) -> &mut TensorSpec {
-        let hf = hf.iter().map(|name| Stored::Whole { name: name.to_string(), shape: shape.to_vec() }).collect();
+        let hf = hf.iter().map(|name| Stored::whole(*name, shape)).collect();
         self.add_stored(gguf, hf, shape, matrix)
     }
 
     /// Adds a tensor that a Hugging Face checkpoint holds in one of these ways.
     pub fn add_stored(&mut self, gguf: &str, hf: Vec<Stored>, shape: &[usize], matrix: bool) -> &mut TensorSpec {
-        let name = join(&self.gguf, gguf);
-        let hf = hf.into_iter().map(|stored| stored.within(&self.hf)).collect();
+        self.add_ways(gguf, vec![Stored::whole(gguf, shape)], hf, shape, matrix)
+    }
+
+    /// Adds a tensor that files of both kinds hold in one of these ways.
+    pub fn add_ways(
+        &mut self,
+        name: &str,
+        gguf: Vec<Stored>,
+        hf: Vec<Stored>,
+        shape: &[usize],
+        matrix: bool,
+    ) -> &mut TensorSpec {
+        let within = |ways: Vec<Stored>, prefix: &str| ways.into_iter().map(|way| way.within(prefix)).collect();
         self.list.push(TensorSpec {
-            gguf: Some(name.clone()),
-            name,
-            hf,
+            name: join(&self.gguf, name),
+            gguf: within(gguf, &self.gguf),
+            hf: within(hf, &self.hf),
             shape: shape.to_vec(),
             map: Map::Same,
+            hf_map: Map::Same,
             matrix,
             heads: None,
         });
@@ -151,7 +211,7 @@ impl Specs {
     /// Notes that GGUF has no name for the tensor added last.
     pub fn without_gguf(&mut self) {
         if let Some(last) = self.list.last_mut() {
-            last.gguf = None;
+            last.gguf.clear();
         }
     }
 
@@ -161,6 +221,21 @@ impl Specs {
         weight.heads = heads;
         if bias {
             self.add(&format!("{gguf}.bias"), &[&format!("{hf}.bias")], &[outputs], false).heads = heads;
+        }
+    }
+
+    /// Adds the tensors of a norm.
+    pub fn norm(&mut self, gguf: &str, hf: &[&str], shape: &[usize], kind: NormKind) {
+        let less_one = self.norms_less_one;
+        let mut add = |which: &str, map| {
+            let hf: Vec<Stored> = hf.iter().map(|hf| Stored::whole(format!("{hf}.{which}"), shape)).collect();
+            self.add_stored(&format!("{gguf}.{which}"), hf, shape, false).hf_map = map;
+        };
+        if kind.has_weight() {
+            add("weight", if less_one { Map::LessOne } else { Map::Same });
+        }
+        if kind.has_bias() {
+            add("bias", Map::Same);
         }
     }
 }
@@ -194,11 +269,11 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_parameter() {
-        let each = Stored::Each { count: 2, before: "e.".into(), after: ".w".into(), shape: vec![3, 5] };
+        let each = Stored::each(2, "e.", ".w", &[3, 5]);
         let names: Vec<String> = each.within("l").pieces().map(|p| p.name).collect();
         assert_eq!(names, ["l.e.0.w", "l.e.1.w"]);
-        let rows = |part| {
-            let stored = Stored::Part { name: "s".into(), shape: [2, 6, 5], part, parts: 2 };
+        let rows = |part: usize| {
+            let stored = Stored::strided("s", &[2, 6, 5], part * 3, 3, 6, 2);
             stored.pieces().filter_map(|p| p.rows).collect::<Vec<_>>()
         };
         assert_eq!((rows(0), rows(1)), (vec![0..3, 6..9], vec![3..6, 9..12]));

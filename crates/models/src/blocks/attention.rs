@@ -1,227 +1,488 @@
-use imaginal_nn::{AttentionConfig, RopeConfig, RopeScaling};
+use imaginal_nn::{AttentionConfig, NormKind, Over, QkNorm, RopeConfig, Temperature};
 use imaginal_tensor::RopeStyle;
 
-use super::Keys;
-use crate::config::{LONGEST, Shared, WIDTH};
-use crate::fields::{Fields, Key};
-use crate::tensors::Specs;
+use super::rope::{self, RopeRow, Ropes};
+use super::{Bias, Keys, Reader};
+use crate::config::{LONGEST, WIDTH};
+use crate::fields::Key;
+use crate::tensors::{Specs, Stored};
 
 /// What an architecture fixes of its attention.
 #[derive(Copy, Clone, Debug)]
 pub struct AttentionRow {
     /// Where its tensors are within a layer of a Hugging Face checkpoint: `self_attn`.
     pub hf: &'static str,
-    /// Order of a head's rows in GGUF files. Hugging Face checkpoints have [`RopeStyle::Half`].
+    /// How a Hugging Face checkpoint holds queries, keys and values.
+    pub fused: Fused,
+    /// The output projection there.
+    pub hf_out: &'static str,
+    /// Whether matrices of a Hugging Face checkpoint are `[inputs, outputs]` (GPT-2).
+    pub transposed: bool,
+    /// Whether GGUF files are written with one tensor for queries, keys and values. Both ways are read.
+    pub gguf_fused: bool,
+    /// Order of a head's rows in GGUF files.
     pub gguf_rope: RopeStyle,
+    /// Order of a head's rows in Hugging Face checkpoints.
+    pub hf_rope: RopeStyle,
     /// Biases of query, key and value.
     pub qkv_bias: Bias,
     /// Bias of the output.
     pub out_bias: Bias,
-    /// Whether each query and key head is normalised.
-    pub qk_norm: bool,
+    /// How queries and keys are normalised.
+    pub qk_norm: Option<QkNormRow>,
+    /// Position embedding.
+    pub rope: RopeRow,
+    /// Factor of the scores.
+    pub scale: Scale,
+    /// Scores are capped, if this field is there.
+    pub softcap: Option<Key>,
+    /// Name of the sinks in a Hugging Face checkpoint.
+    pub sinks: Option<&'static str>,
+    /// Whether a query sees only what stands before it.
+    pub causal: bool,
     /// How `config.json` limits what a query sees.
     pub window: Window,
+    /// Queries, keys and values are clamped, if this field is there.
+    pub clip: Option<Key>,
+    /// Whether queries come with gates of the results.
+    pub gated: bool,
+    /// Whether queries of layers that do not turn them grow with their position.
+    pub temperature: bool,
+    /// Whether the number of key heads is told by Falcon's flags.
+    pub falcon_heads: bool,
 }
 
-/// Whether tensors are forbidden, required or optional.
+/// How a Hugging Face checkpoint holds queries, keys and values.
 #[derive(Copy, Clone, Debug)]
-pub enum Bias {
-    /// Forbidden.
-    Never,
-    /// Required.
-    Always,
-    /// As the named field of `config.json` says (false if absent); in a GGUF file, if the tensors are there.
-    Optional(&'static [&'static str]),
+pub enum Fused {
+    /// As three tensors.
+    Split([&'static str; 3]),
+    /// As one: all queries, then all keys, then all values.
+    Joined(&'static str),
+    /// As one: for each key head its queries, its key and its value.
+    Grouped(&'static str),
 }
 
-impl Bias {
-    pub(super) fn read(&self, f: &Fields, present: impl Fn() -> bool) -> bool {
-        match self {
-            Bias::Never => false,
-            Bias::Always => true,
-            Bias::Optional(_) if f.is_gguf() => present(),
-            Bias::Optional(names) => f.flag(&Key::new(&[], names), false),
-        }
-    }
+/// A normalisation of queries and keys.
+#[derive(Copy, Clone, Debug)]
+pub struct QkNormRow {
+    /// Its kind.
+    pub kind: NormKind,
+    /// What it takes together.
+    pub over: Over,
+    /// Whether it comes after the rotation.
+    pub after_rope: bool,
+    /// The names of its two weights within the attention of a Hugging Face checkpoint.
+    pub hf: [&'static str; 2],
+    /// Whether models have it.
+    pub when: Bias,
 }
 
-/// Fields of `config.json` about sliding windows.
+impl QkNormRow {
+    /// An RMS norm of each head, as in Qwen 3.
+    pub const HEAD: QkNormRow = QkNormRow {
+        kind: NormKind::Rms,
+        over: Over::Head,
+        after_rope: false,
+        hf: ["q_norm", "k_norm"],
+        when: Bias::Always,
+    };
+}
+
+/// Factor of the scores.
+#[derive(Copy, Clone, Debug)]
+pub enum Scale {
+    /// One over the square root of a head's size, unless a GGUF file says otherwise.
+    Head,
+    /// A field.
+    Field(Key),
+    /// One over the square root of a field. GGUF files do not have it: it is a head's size there, or the width divided by the
+    /// number of heads in models of so many layers.
+    RootOf {
+        /// The field.
+        key: Key,
+        /// The number of layers.
+        wide_layers: usize,
+    },
+    /// That of a head unless a flag is off, divided by the layer's number (from 1) if another is on (GPT-2).
+    OverLayer {
+        /// The first flag.
+        off: Key,
+        /// The second.
+        by_layer: Key,
+    },
+}
+
+/// What limits what a query sees.
 #[derive(Copy, Clone, Debug)]
 pub enum Window {
+    /// Nothing.
+    Never,
+    /// `sliding_window` in every layer.
+    Always,
     /// `sliding_window`, if the model type is one of these; for others the field has no meaning.
     Types(&'static [&'static str]),
     /// `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` is set; `layer_types` overrides.
     FromLayer,
+    /// `sliding_window` in all layers but those whose number leaves the rest `full` after division by `period`;
+    /// `layer_types` or `sliding_window_pattern` (another period, whose last layer is the full one) override.
+    Pattern {
+        /// After how many layers the pattern repeats.
+        period: usize,
+        /// Which of them sees everything.
+        full: usize,
+    },
 }
 
-const HEADS: Key = Key::new(&["attention.head_count"], &["num_attention_heads"]);
-const KV_HEADS: Key = Key::new(&["attention.head_count_kv"], &["num_key_value_heads"]);
-const HEAD_DIM: Key = Key::new(&["attention.key_length"], &["head_dim"]);
+const HEADS: Key = Key::new(&["attention.head_count"], &["num_attention_heads", "n_head", "n_heads", "num_heads"]);
+const KV_HEADS: Key = Key::new(
+    &["attention.head_count_kv"],
+    &["num_key_value_heads", "num_kv_heads", "attn_config.kv_n_heads", "num_query_groups"],
+);
+const HEAD_DIM: Key = Key::new(&["attention.key_length"], &["head_dim", "attention_head_dim"]);
 const VALUE_DIM: Key = Key::new(&["attention.value_length"], &[]);
-const ROPE_DIMS: Key = Key::new(&["rope.dimension_count"], &[]);
-const THETA: Key =
-    Key::new(&["rope.freq_base"], &["rope_parameters.rope_theta", "rope_theta", "rope_scaling.rope_theta"]);
-const SCALING: Key = Key::new(
-    &["rope.scaling.type"],
-    &["rope_parameters.rope_type", "rope_parameters.type", "rope_scaling.rope_type", "rope_scaling.type"],
-);
-const FACTOR: Key =
-    Key::new(&["rope.scaling.factor", "rope.scale_linear"], &["rope_parameters.factor", "rope_scaling.factor"]);
-const LOW: Key = Key::new(&[], &["rope_parameters.low_freq_factor", "rope_scaling.low_freq_factor"]);
-const HIGH: Key = Key::new(&[], &["rope_parameters.high_freq_factor", "rope_scaling.high_freq_factor"]);
-const ORIGINAL: Key = Key::new(
-    &[],
-    &["rope_parameters.original_max_position_embeddings", "rope_scaling.original_max_position_embeddings"],
-);
-const PARTIAL: Key = Key::new(&[], &["rope_parameters.partial_rotary_factor", "partial_rotary_factor"]);
-const WINDOW: Key = Key::new(&["attention.sliding_window"], &["sliding_window"]);
+const SCALE: Key = Key::new(&["attention.scale"], &[]);
+const WINDOW: Key = Key::new(&["attention.sliding_window"], &["sliding_window", "local_attention"]);
+const PATTERN: Key = Key::new(&["attention.sliding_window_pattern"], &["sliding_window_pattern"]);
 const USE_WINDOW: Key = Key::new(&[], &["use_sliding_window"]);
 const WINDOW_LAYERS: Key = Key::new(&[], &["max_window_layers"]);
 const LAYER_TYPES: Key = Key::new(&[], &["layer_types"]);
 const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
+const TEMPERATURE_SCALE: Key = Key::new(&["attention.temperature_scale"], &["attn_scale"]);
+const TEMPERATURE_FLOOR: Key = Key::new(&["attention.temperature_length"], &["floor_scale"]);
+const TEMPERATURE: Key = Key::new(&[], &["attn_temperature_tuning"]);
+
+const NEW_DECODER: Key = Key::new(&[], &["new_decoder_architecture"]);
+const MULTI_QUERY: Key = Key::new(&[], &["multi_query"]);
 
 const MOST_HEADS: usize = 1 << 14;
 
 impl AttentionRow {
-    pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> Vec<AttentionConfig> {
-        let hidden = shared.hidden;
-        let heads = f.size(&HEADS, None, MOST_HEADS);
-        let kv_heads = f.size(&KV_HEADS, Some(heads), MOST_HEADS);
-        if !heads.is_multiple_of(kv_heads) {
-            f.conflict(f.name(&KV_HEADS), format!("{kv_heads} does not divide the {heads} heads"));
+    /// Llama's attention.
+    pub const LLAMA: AttentionRow = AttentionRow {
+        hf: "self_attn",
+        fused: Fused::Split(["q_proj", "k_proj", "v_proj"]),
+        hf_out: "o_proj",
+        transposed: false,
+        gguf_fused: false,
+        gguf_rope: RopeStyle::Interleaved,
+        hf_rope: RopeStyle::Half,
+        qkv_bias: Bias::Optional(&["attention_bias"]),
+        out_bias: Bias::Optional(&["attention_bias"]),
+        qk_norm: None,
+        rope: RopeRow::PLAIN,
+        scale: Scale::Head,
+        softcap: None,
+        sinks: None,
+        causal: true,
+        window: Window::Types(&["mistral", "mixtral"]),
+        clip: None,
+        gated: false,
+        temperature: false,
+        falcon_heads: false,
+    };
+
+    /// Llama's attention without biases or windows, whose rows lie as in Hugging Face checkpoints.
+    pub const PLAIN: AttentionRow = AttentionRow {
+        gguf_rope: RopeStyle::Half,
+        qkv_bias: Bias::Never,
+        out_bias: Bias::Never,
+        window: Window::Never,
+        ..AttentionRow::LLAMA
+    };
+
+    pub(super) fn read(&self, r: &Reader) -> Vec<AttentionConfig> {
+        let (f, hidden) = (r.f, r.shared.hidden);
+        let heads = r.per_layer(&HEADS, None, 1, MOST_HEADS);
+        let most = heads.iter().copied().max().unwrap_or(1);
+        let falcon = self.falcon_heads && !f.is_gguf() && !f.flag(&NEW_DECODER, false);
+        let kv_heads = match f.has(&KV_HEADS) {
+            _ if falcon && f.flag(&MULTI_QUERY, true) => vec![1; heads.len()],
+            _ if falcon => heads.clone(),
+            true => r.per_layer(&KV_HEADS, None, 1, MOST_HEADS),
+            false => heads.clone(),
+        };
+        for (heads, kv_heads) in heads.iter().zip(&kv_heads) {
+            if !heads.is_multiple_of(*kv_heads) {
+                f.conflict(f.name(&KV_HEADS), format!("{kv_heads} does not divide the {heads} heads"));
+            }
         }
-        if !f.has(&HEAD_DIM) && !hidden.is_multiple_of(heads) {
-            f.conflict(f.name(&HEADS), format!("{heads} heads do not divide the width of {hidden}"));
+        if !f.has(&HEAD_DIM) && !hidden.is_multiple_of(most) {
+            f.conflict(f.name(&HEADS), format!("{most} heads do not divide the width of {hidden}"));
         }
-        let head_dim = f.size(&HEAD_DIM, Some((hidden / heads).max(1)), WIDTH);
-        if heads.saturating_mul(head_dim) > WIDTH {
-            f.conflict(f.name(&HEADS), format!("{heads} heads of {head_dim} are wider than {WIDTH}"));
+        let head_dim = f.size(&HEAD_DIM, Some((hidden / most).max(1)), WIDTH);
+        if most.saturating_mul(head_dim) > WIDTH {
+            f.conflict(f.name(&HEADS), format!("{most} heads of {head_dim} are wider than {WIDTH}"));
         }
         let value_dim = f.size(&VALUE_DIM, Some(head_dim), WIDTH);
         if value_dim != head_dim {
             f.conflict(f.name(&VALUE_DIM), format!("{value_dim} differs from the {head_dim} of the keys"));
         }
+        let windows = self.windows(r);
+        let windowed: Vec<bool> = windows.iter().map(Option::is_some).collect();
+        let turned = self.rope.turned(r, &windowed);
+        let style = if f.is_gguf() { self.gguf_rope } else { self.hf_rope };
+        let ropes = turned.contains(&true).then(|| self.rope.read(r, head_dim, style));
+        let rope = |layer: usize| -> Option<RopeConfig> {
+            let Ropes { full, local } = ropes.as_ref().filter(|_| turned[layer])?;
+            Some(local.as_ref().filter(|_| windowed[layer]).unwrap_or(full).clone())
+        };
+        let qk_norm = self.qk_norm.filter(|n| r.bias(n.when, "attn_q_norm.weight"));
+        let temperature = self.temperature && f.flag(&TEMPERATURE, true);
+        let temperature = temperature.then(|| Temperature {
+            scale: f.float(&TEMPERATURE_SCALE, Some(0.1), 0.0, 1e3),
+            floor: f.float(&TEMPERATURE_FLOOR, Some(8192.0), 1.0, 1e9),
+        });
         let config = AttentionConfig {
             hidden,
-            heads,
-            kv_heads,
+            heads: most,
+            kv_heads: 1,
             head_dim,
-            qkv_bias: self.qkv_bias.read(f, || present("attn_q.bias")),
-            out_bias: self.out_bias.read(f, || present("attn_output.bias")),
-            qk_norm: self.qk_norm.then_some(shared.eps),
-            rope: self.rope(f, shared, head_dim),
+            qkv_bias: r.bias(self.qkv_bias, if self.gguf_fused { "attn_qkv.bias" } else { "attn_q.bias" }),
+            out_bias: r.bias(self.out_bias, "attn_output.bias"),
+            qk_norm: qk_norm.map(|n| QkNorm {
+                kind: n.kind,
+                eps: r.shared.eps,
+                over: n.over,
+                after_rope: n.after_rope,
+            }),
+            rope: None,
+            scale: 1.0,
+            softcap: self.softcap.filter(|key| f.has(key)).map(|key| f.float(&key, None, 1e-3, 1e6)),
+            sinks: self.sinks.is_some(),
+            causal: self.causal,
             window: None,
+            clip: self.clip.filter(|key| f.has(key)).map(|key| f.float(&key, None, 1e-3, 1e9)),
+            gated: self.gated,
+            temperature: None,
         };
-        let windows = self.windows(f, shared.layers);
-        windows.into_iter().map(|window| AttentionConfig { window, ..config.clone() }).collect()
+        (0..r.layers.len())
+            .map(|i| AttentionConfig {
+                heads: heads[i],
+                kv_heads: kv_heads[i],
+                scale: self.scale(r, r.layers[i], most, head_dim),
+                window: windows[i],
+                rope: rope(i),
+                temperature: temperature.filter(|_| !turned[i]),
+                ..config.clone()
+            })
+            .collect()
     }
 
-    fn rope(&self, f: &Fields, shared: &Shared, head_dim: usize) -> RopeConfig {
-        let dims = f.size(&ROPE_DIMS, Some(head_dim), WIDTH);
-        if dims > head_dim || !dims.is_multiple_of(2) {
-            let name = if f.has(&ROPE_DIMS) { f.name(&ROPE_DIMS) } else { f.name(&HEAD_DIM) };
-            f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
-        }
-        if f.float(&PARTIAL, Some(1.0), 0.0, 1.0) != 1.0 {
-            f.problem(f.name(&PARTIAL), "only 1 is supported here");
-        }
-        let theta = f.float(&THETA, Some(10000.0), 1.0, 1e12);
-        let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
-        let kind = f.text(&SCALING);
-        let scaling = match kind.as_deref() {
-            // GGUF: a factor without a type is linear.
-            None if f.is_gguf() => linear(factor(Some(1.0))),
-            None | Some("none" | "default") => RopeScaling::None,
-            Some("linear") => linear(factor(None)),
-            Some("llama3") => RopeScaling::llama3(
-                dims,
-                theta,
-                factor(None),
-                f.float(&LOW, None, 1e-6, 1e6),
-                f.float(&HIGH, None, 1e-6, 1e6),
-                f.size(&ORIGINAL, None, LONGEST) as f64,
-            ),
-            Some(other) => {
-                f.problem(f.name(&SCALING), format!("{other:?} is not supported; none, linear and llama3 are"));
-                RopeScaling::None
+    fn scale(&self, r: &Reader, layer: usize, heads: usize, head_dim: usize) -> f64 {
+        let f = r.f;
+        let usual = 1.0 / (head_dim as f64).sqrt();
+        match self.scale {
+            Scale::Field(key) => f.float(&key, Some(usual), 1e-9, 1e3),
+            Scale::RootOf { key, .. } if !f.is_gguf() => 1.0 / f.float(&key, Some(head_dim as f64), 1e-6, 1e9).sqrt(),
+            Scale::RootOf { wide_layers, .. } if !f.has(&SCALE) && r.shared.layers == wide_layers => {
+                1.0 / (r.shared.hidden as f64 / heads as f64).sqrt()
             }
+            Scale::OverLayer { off, by_layer } if !f.is_gguf() => {
+                let scale = if f.flag(&off, true) { usual } else { 1.0 };
+                if f.flag(&by_layer, false) { scale / (layer + 1) as f64 } else { scale }
+            }
+            _ => f.float(&SCALE, Some(usual), 0.0, 1e3),
+        }
+    }
+
+    fn windows(&self, r: &Reader) -> Vec<Option<usize>> {
+        let (f, layers) = (r.f, r.shared.layers);
+        let size = || {
+            let size = f.has(&WINDOW).then(|| f.size_from(&WINDOW, None, 0, LONGEST));
+            size.filter(|&size| size > 0)
         };
-        let scaling = match (&shared.rope_factors, scaling) {
-            (Some(factors), RopeScaling::None) => {
-                if factors.len() * 2 != dims {
-                    f.problem("rope_freqs.weight", format!("{} factors for {dims} dimensions", factors.len()));
+        // A window that looks both ways has its size as a whole.
+        let size = || size().map(|size| if self.causal { size } else { size / 2 + 1 });
+        let pattern = |period: usize, full: usize| -> Vec<Option<usize>> {
+            let window = size();
+            (0..layers).map(|i| window.filter(|_| i % period != full)).collect()
+        };
+        let typed = || {
+            let types = f.texts(&LAYER_TYPES)?;
+            if types.len() != layers {
+                f.problem("layer_types", format!("{} entries for {layers} layers", types.len()));
+                return Some(vec![None; layers]);
+            }
+            let window = size();
+            Some(types.iter().map(|t| window.filter(|_| t == "sliding_attention")).collect())
+        };
+        let all = match self.window {
+            Window::Never => vec![None; layers],
+            Window::Pattern { .. } if f.is_gguf() && f.flags(&PATTERN, layers).is_some() => {
+                let (window, flags) = (size(), f.flags(&PATTERN, layers).unwrap_or_default());
+                flags.into_iter().map(|sliding| window.filter(|_| sliding)).collect()
+            }
+            Window::Pattern { period, full } => typed().unwrap_or_else(|| match f.has(&PATTERN) {
+                // EXAONE 4 spells it out: LLLG.
+                true if f.text_of(&PATTERN).is_some() => {
+                    let letters: Vec<char> = f.text_of(&PATTERN).unwrap_or_default().chars().collect();
+                    let window = size();
+                    let global = |i: usize| letters.get(i % letters.len().max(1)) == Some(&'G') || i + 1 == layers;
+                    (0..layers).map(|i| window.filter(|_| !global(i))).collect()
                 }
-                RopeScaling::Factors(factors.clone())
-            }
-            (Some(_), scaling) => {
-                f.problem("rope_freqs.weight", "factors beside another scaling are not supported");
-                scaling
-            }
-            (None, scaling) => scaling,
-        };
-        let style = if f.is_gguf() { self.gguf_rope } else { RopeStyle::Half };
-        RopeConfig { style, dims, theta, scaling }
-    }
-
-    fn windows(&self, f: &Fields, layers: usize) -> Vec<Option<usize>> {
-        let size = || f.has(&WINDOW).then(|| f.size(&WINDOW, None, LONGEST));
-        if f.is_gguf() {
-            return vec![size(); layers];
-        }
-        match self.window {
+                true => {
+                    let period = f.size(&PATTERN, None, 1 << 12);
+                    pattern(period, period - 1)
+                }
+                false => pattern(period, full),
+            }),
+            _ if f.is_gguf() => vec![size(); layers],
+            Window::Always => typed().unwrap_or_else(|| vec![size(); layers]),
             Window::Types(types) => {
                 let window = types.iter().any(|t| f.is_text(&MODEL_TYPE, t)).then(size).flatten();
                 vec![window; layers]
             }
-            Window::FromLayer if f.flag(&USE_WINDOW, false) => {
-                let window = size();
-                let first = f.size_from(&WINDOW_LAYERS, Some(28), 0, LONGEST);
-                match f.texts(&LAYER_TYPES) {
-                    Some(types) if types.len() == layers => {
-                        types.iter().map(|t| window.filter(|_| t == "sliding_attention")).collect()
-                    }
-                    Some(types) => {
-                        f.problem("layer_types", format!("{} entries for {layers} layers", types.len()));
-                        vec![None; layers]
-                    }
-                    None => (0..layers).map(|i| window.filter(|_| i >= first)).collect(),
-                }
-            }
+            Window::FromLayer if f.flag(&USE_WINDOW, false) => typed().unwrap_or_else(|| {
+                let (window, first) = (size(), f.size_from(&WINDOW_LAYERS, Some(28), 0, LONGEST));
+                (0..layers).map(|i| window.filter(|_| i >= first)).collect()
+            }),
             Window::FromLayer => vec![None; layers],
-        }
+        };
+        r.pick(&all)
     }
 
     pub(super) fn tensors(&self, c: &AttentionConfig, specs: &mut Specs) {
-        let hf = |name: &str| format!("{}.{name}", self.hf);
-        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        specs.linear("attn_q", &hf("q_proj"), [q, c.hidden], c.qkv_bias, Some(c.heads));
-        specs.linear("attn_k", &hf("k_proj"), [kv, c.hidden], c.qkv_bias, Some(c.kv_heads));
-        specs.linear("attn_v", &hf("v_proj"), [kv, c.hidden], c.qkv_bias, None);
-        specs.linear("attn_output", &hf("o_proj"), [c.hidden, q], c.out_bias, None);
-        if c.qk_norm.is_some() {
-            // Rows of the norms lie in the order of a head as well.
-            specs.add("attn_q_norm.weight", &[&hf("q_norm.weight")], &[c.head_dim], false).heads = Some(1);
-            specs.add("attn_k_norm.weight", &[&hf("k_norm.weight")], &[c.head_dim], false).heads = Some(1);
+        let (q, kv) = (c.heads * c.head_dim * if c.gated { 2 } else { 1 }, c.kv_heads * c.head_dim);
+        for (which, bias) in [("weight", false), ("bias", true)] {
+            if bias && !c.qkv_bias {
+                continue;
+            }
+            // Where each of the three lies among the rows of all of them.
+            for (i, (name, rows, heads)) in
+                [("attn_q", q, Some(c.heads)), ("attn_k", kv, Some(c.kv_heads)), ("attn_v", kv, None)]
+                    .into_iter()
+                    .enumerate()
+            {
+                let first = [0, q, q + kv][i];
+                let shape = |rows: usize| if bias { vec![rows] } else { vec![rows, c.hidden] };
+                let gguf = format!("{name}.{which}");
+                let alone = Stored::whole(&gguf, &shape(rows));
+                let fused = Stored::rows(format!("attn_qkv.{which}"), &shape(q + 2 * kv), first, rows);
+                let ways = if self.gguf_fused { vec![fused, alone] } else { vec![alone, fused] };
+                let hf = self.stored(c, i, first, rows, which, &shape);
+                let spec = specs.add_ways(&gguf, ways, vec![hf], &shape(rows), !bias);
+                spec.heads = heads.filter(|_| !c.gated);
+            }
+        }
+        let out = [c.hidden, c.heads * c.head_dim];
+        let name = format!("{}.{}", self.hf, self.hf_out);
+        let stored = match self.transposed {
+            true => Stored::columns(format!("{name}.weight"), [out[1], out[0]], 0..out[0]),
+            false => Stored::whole(format!("{name}.weight"), &out),
+        };
+        specs.add_stored("attn_output.weight", vec![stored], &out, true);
+        if c.out_bias {
+            specs.add("attn_output.bias", &[&format!("{name}.bias")], &[c.hidden], false);
+        }
+        if let (Some(n), Some(row)) = (&c.qk_norm, self.qk_norm) {
+            for (name, hf, heads) in [("attn_q_norm", row.hf[0], c.heads), ("attn_k_norm", row.hf[1], c.kv_heads)] {
+                let at = specs.list.len();
+                let hf = format!("{}.{hf}", self.hf);
+                specs.norm(name, &[&hf], &n.over.shape(heads, c.head_dim), n.kind);
+                // Rows of the norms lie in the order of a head as well.
+                let heads = if n.over == Over::Head { 1 } else { heads };
+                specs.list[at..].iter_mut().for_each(|spec| spec.heads = Some(heads));
+            }
+        }
+        if let (true, Some(name)) = (c.sinks, self.sinks) {
+            specs.add("attn_sinks.weight", &[&format!("{}.{name}", self.hf)], &[c.heads], false);
         }
     }
-}
 
-fn linear(factor: f64) -> RopeScaling {
-    if factor == 1.0 { RopeScaling::None } else { RopeScaling::Linear(factor) }
-}
-
-pub(super) fn write(c: &AttentionConfig, keys: &mut Keys) {
-    keys.push(("attention.head_count", (c.heads as u32).into()));
-    keys.push(("attention.head_count_kv", (c.kv_heads as u32).into()));
-    keys.push(("attention.key_length", (c.head_dim as u32).into()));
-    keys.push(("attention.value_length", (c.head_dim as u32).into()));
-    keys.push(("rope.dimension_count", (c.rope.dims as u32).into()));
-    keys.push(("rope.freq_base", (c.rope.theta as f32).into()));
-    if let RopeScaling::Linear(factor) = c.rope.scaling {
-        keys.push(("rope.scaling.type", "linear".into()));
-        keys.push(("rope.scaling.factor", (factor as f32).into()));
+    /// How a Hugging Face checkpoint holds queries (0), keys (1) or values (2).
+    fn stored(
+        &self,
+        c: &AttentionConfig,
+        which: usize,
+        first: usize,
+        rows: usize,
+        what: &str,
+        shape: &dyn Fn(usize) -> Vec<usize>,
+    ) -> Stored {
+        let group = c.heads / c.kv_heads;
+        let all = (c.heads * if c.gated { 2 } else { 1 } + 2 * c.kv_heads) * c.head_dim;
+        let name = |name: &str| format!("{}.{name}.{what}", self.hf);
+        match self.fused {
+            Fused::Split(names) => Stored::whole(name(names[which]), &shape(rows)),
+            Fused::Joined(fused) if self.transposed && what == "weight" => {
+                Stored::columns(name(fused), [c.hidden, all], first..first + rows)
+            }
+            Fused::Joined(fused) => Stored::rows(name(fused), &shape(all), first, rows),
+            Fused::Grouped(fused) => {
+                let (before, heads) = [(0, group), (group, 1), (group + 1, 1)][which];
+                let (first, len) = (before * c.head_dim, heads * c.head_dim);
+                Stored::strided(name(fused), &shape(all), first, len, (group + 2) * c.head_dim, c.kv_heads)
+            }
+        }
     }
-    if let Some(window) = c.window {
-        keys.push(("attention.sliding_window", (window as u32).into()));
+
+    pub(super) fn write(&self, layers: &[(usize, &AttentionConfig)], keys: &mut Keys) -> Result<(), String> {
+        let Some((_, first)) = layers.first() else { return Ok(()) };
+        for (i, c) in layers {
+            keys.set_layer("attention.head_count", *i, c.heads);
+            keys.set_layer("attention.head_count_kv", *i, c.kv_heads);
+        }
+        keys.set("attention.key_length", first.head_dim as u32);
+        keys.set("attention.value_length", first.head_dim as u32);
+        if layers.iter().any(|(_, c)| c.scale != first.scale) {
+            return Err("scores with a factor of each layer have no place in a GGUF file".into());
+        }
+        if (first.scale * (first.head_dim as f64).sqrt() - 1.0).abs() > 1e-6 {
+            let key = match self.scale {
+                Scale::Field(Key { gguf: [key, ..], .. }) => key,
+                _ => "attention.scale",
+            };
+            keys.set(key, first.scale as f32);
+        }
+        for (cap, key) in [(first.softcap, self.softcap), (first.clip, self.clip)] {
+            if let (Some(cap), Some(Key { gguf: [key, ..], .. })) = (cap, key) {
+                keys.set(key, cap as f32);
+            }
+        }
+        if let Some(t) = layers.iter().find_map(|(_, c)| c.temperature) {
+            keys.set("attention.temperature_scale", t.scale as f32);
+            keys.set("attention.temperature_length", t.floor as u32);
+        }
+        self.write_windows(layers, keys)?;
+        let turned = |windowed: Option<bool>| {
+            let fits = |c: &AttentionConfig| windowed.is_none_or(|w| c.window.is_some() == w);
+            layers.iter().filter(|(_, c)| fits(c)).find_map(|(_, c)| c.rope.as_ref())
+        };
+        match self.rope.local {
+            Some((Key { gguf: [key, ..], .. }, _)) => {
+                if let Some(rope) = turned(Some(false)).or(turned(None)) {
+                    rope::write(rope, keys);
+                }
+                if let Some(rope) = turned(Some(true)) {
+                    keys.set(key, rope.theta as f32);
+                }
+            }
+            _ => {
+                if let Some(rope) = turned(None) {
+                    rope::write(rope, keys);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_windows(&self, layers: &[(usize, &AttentionConfig)], keys: &mut Keys) -> Result<(), String> {
+        let Some(window) = layers.iter().find_map(|(_, c)| c.window) else { return Ok(()) };
+        let window = if self.causal { window } else { 2 * (window - 1) };
+        keys.set("attention.sliding_window", window.min(u32::MAX as usize) as u32);
+        let sliding = |i: usize| layers.iter().any(|(at, c)| *at == i && c.window.is_some());
+        if layers.iter().all(|(_, c)| c.window.is_some()) && !matches!(self.window, Window::Pattern { .. }) {
+            return Ok(());
+        }
+        let Window::Pattern { period, full } = self.window else {
+            return Err("attention windows on some layers only have no place in a GGUF file".into());
+        };
+        if layers.iter().any(|(i, _)| sliding(*i) != (i % period != full)) {
+            let last = layers.iter().map(|(i, _)| *i).max().unwrap_or(0);
+            let flags: Vec<bool> = (0..=last).map(sliding).collect();
+            keys.set("attention.sliding_window_pattern", flags);
+        }
+        Ok(())
     }
 }

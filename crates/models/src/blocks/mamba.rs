@@ -1,8 +1,9 @@
-use imaginal_nn::MambaConfig;
+use imaginal_nn::{Activation, MambaConfig};
 
-use super::Keys;
-use crate::config::{Shared, WIDTH};
-use crate::fields::{Fields, Key};
+use super::mlp::ActivationRow;
+use super::{Keys, Reader};
+use crate::config::WIDTH;
+use crate::fields::Key;
 use crate::tensors::{Map, Specs, Stored};
 
 /// What an architecture fixes of its selective state space.
@@ -25,12 +26,15 @@ const INNER_NORMS: Key = Key::new(&["ssm.dt_b_c_rms"], &[]);
 const MOST: usize = 4096;
 
 impl MambaRow {
-    pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> MambaConfig {
-        super::mlp::check_activation(f);
+    pub(super) fn read(&self, r: &Reader) -> MambaConfig {
+        let f = r.f;
+        if ActivationRow::Usually(Activation::Silu).read(r) != Activation::Silu {
+            f.problem("hidden_act", "only silu is supported here");
+        }
         if f.flag(&INNER_NORMS, false) {
             f.problem(f.name(&INNER_NORMS), "norms of dt, B and C are not supported");
         }
-        let hidden = shared.hidden;
+        let hidden = r.shared.hidden;
         let gguf = f.is_gguf();
         let default = |x: usize| if gguf { None } else { Some(x) };
         let inner = if gguf {
@@ -54,8 +58,8 @@ impl MambaRow {
             conv: f.size(&CONV, default(4), MOST),
             dt_rank,
             bias: f.flag(&BIAS, false),
-            conv_bias: if gguf { present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
-            layers: shared.layers,
+            conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
+            layers: r.shared.layers,
         }
     }
 
@@ -65,7 +69,7 @@ impl MambaRow {
         if c.bias {
             specs.without_gguf();
         }
-        let conv = Stored::Whole { name: hf("conv1d.weight"), shape: vec![c.inner, 1, c.conv] };
+        let conv = Stored::whole(hf("conv1d.weight"), &[c.inner, 1, c.conv]);
         specs.add_stored("ssm_conv1d.weight", vec![conv], &[c.inner, c.conv], false);
         if c.conv_bias {
             specs.add("ssm_conv1d.bias", &[&hf("conv1d.bias")], &[c.inner], false);
@@ -73,7 +77,7 @@ impl MambaRow {
         specs.linear("ssm_x", &hf("x_proj"), [c.dt_rank + 2 * c.state, c.inner], false, None);
         specs.linear("ssm_dt", &hf("dt_proj"), [c.inner, c.dt_rank], true, None);
         let a = specs.add("ssm_a_log", &[&hf("A_log")], &[c.inner, c.state], false);
-        a.gguf = a.gguf.take().map(|name| name.replace("ssm_a_log", "ssm_a"));
+        a.gguf.iter_mut().for_each(|way| way.name = way.name.replace("ssm_a_log", "ssm_a"));
         a.map = Map::NegExp;
         specs.add("ssm_d", &[&hf("D")], &[c.inner], false);
         specs.linear("ssm_out", &hf("out_proj"), [c.hidden, c.inner], c.bias, None);
@@ -81,19 +85,17 @@ impl MambaRow {
             specs.without_gguf();
         }
     }
-}
 
-pub(super) fn write(c: &MambaConfig, keys: &mut Keys) -> Result<(), String> {
-    if c.bias {
-        return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
+    pub(super) fn write(&self, layers: &[(usize, &MambaConfig)], keys: &mut Keys) -> Result<(), String> {
+        let Some((_, c)) = layers.first() else { return Ok(()) };
+        if c.bias {
+            return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
+        }
+        keys.set("ssm.conv_kernel", c.conv as u32);
+        keys.set("ssm.inner_size", c.inner as u32);
+        keys.set("ssm.state_size", c.state as u32);
+        keys.set("ssm.time_step_rank", c.dt_rank as u32);
+        keys.set("ssm.dt_b_c_rms", false);
+        Ok(())
     }
-    // Readers of the format ask for the keys of attention and feed-forward too.
-    keys.push(("feed_forward_length", 0u32.into()));
-    keys.push(("attention.head_count", 0u32.into()));
-    keys.push(("ssm.conv_kernel", (c.conv as u32).into()));
-    keys.push(("ssm.inner_size", (c.inner as u32).into()));
-    keys.push(("ssm.state_size", (c.state as u32).into()));
-    keys.push(("ssm.time_step_rank", (c.dt_rank as u32).into()));
-    keys.push(("ssm.dt_b_c_rms", false.into()));
-    Ok(())
 }

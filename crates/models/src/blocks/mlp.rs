@@ -1,50 +1,146 @@
-use imaginal_nn::MlpConfig;
+use imaginal_nn::{Activation, MlpConfig};
 
-use super::{Bias, Keys};
-use crate::config::{Shared, WIDTH};
-use crate::fields::{Fields, Key};
-use crate::tensors::Specs;
+use super::{Bias, Keys, Reader};
+use crate::config::WIDTH;
+use crate::fields::Key;
+use crate::tensors::{Specs, Stored};
 
 /// What an architecture fixes of its feed-forward network.
 #[derive(Copy, Clone, Debug)]
 pub struct MlpRow {
     /// Where its tensors are within a layer of a Hugging Face checkpoint: `mlp`.
     pub hf: &'static str,
+    /// The names of gate, up and down there; the first is not used without a gate.
+    pub names: [&'static str; 3],
+    /// The name of gate and up, one after another, where a Hugging Face checkpoint holds them as one tensor.
+    pub hf_fused: Option<&'static str>,
+    /// Whether GGUF files are written with gate and up in `ffn_up`. Both ways are read.
+    pub gguf_fused: bool,
+    /// Whether matrices of a Hugging Face checkpoint are `[inputs, outputs]` (GPT-2).
+    pub transposed: bool,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// The function between the matrices.
+    pub activation: ActivationRow,
     /// Whether it has biases.
     pub bias: Bias,
+    /// The width between its matrices: the field, and how many times that of the residual stream it is where
+    /// `config.json` has no such field.
+    pub inner: (Key, Option<usize>),
 }
 
-const INNER: Key = Key::new(&["feed_forward_length"], &["intermediate_size"]);
-const ACTIVATION: Key = Key::new(&[], &["hidden_act"]);
+/// The function between the matrices.
+#[derive(Copy, Clone, Debug)]
+pub enum ActivationRow {
+    /// As `config.json` says; this one if it does not, and in GGUF files, which never say.
+    Usually(Activation),
+    /// This one, whatever `config.json` says.
+    Always(Activation),
+}
 
-/// Notes an activation that the gate does not have.
-pub(super) fn check_activation(f: &Fields) {
-    if let Some(name) = f.text(&ACTIVATION)
-        && name != "silu"
-        && name != "swish"
-    {
-        f.problem("hidden_act", format!("{name:?} is not supported; silu is"));
+const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"]);
+
+impl ActivationRow {
+    pub(super) fn read(self, r: &Reader) -> Activation {
+        let usual = match self {
+            ActivationRow::Always(activation) => return activation,
+            ActivationRow::Usually(activation) => activation,
+        };
+        let Some(name) = r.f.text(&ACTIVATION) else { return usual };
+        Activation::by_hf(&name).unwrap_or_else(|| {
+            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, relu and relu2 are";
+            r.f.problem(r.f.name(&ACTIVATION), format!("{name:?} is not supported; {known}"));
+            usual
+        })
+    }
+
+    /// Notes that it cannot be written.
+    pub(super) fn check(self, is: Activation) -> Result<(), String> {
+        let (ActivationRow::Usually(usual) | ActivationRow::Always(usual)) = self;
+        if is == usual {
+            return Ok(());
+        }
+        Err(format!("GGUF files of this architecture have the activation {usual:?}; {is:?} has no place there"))
     }
 }
 
 impl MlpRow {
-    pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> MlpConfig {
-        check_activation(f);
-        MlpConfig {
-            hidden: shared.hidden,
-            inner: f.size(&INNER, None, WIDTH),
-            bias: self.bias.read(f, || present("ffn_gate.bias")),
-        }
+    /// Llama's.
+    pub const LLAMA: MlpRow = MlpRow {
+        hf: "mlp",
+        names: ["gate_proj", "up_proj", "down_proj"],
+        hf_fused: None,
+        gguf_fused: false,
+        transposed: false,
+        gated: true,
+        activation: ActivationRow::Usually(Activation::Silu),
+        bias: Bias::Optional(&["mlp_bias"]),
+        inner: (Key::new(&["feed_forward_length"], &["intermediate_size", "ffn_hidden_size", "ffn_dim"]), None),
+    };
+
+    /// The same without biases.
+    pub const PLAIN: MlpRow = MlpRow { bias: Bias::Never, ..MlpRow::LLAMA };
+
+    pub(super) fn read(&self, r: &Reader) -> Vec<MlpConfig> {
+        let (key, times) = &self.inner;
+        let usual = times.filter(|_| !r.f.is_gguf()).map(|times| (times * r.shared.hidden).min(WIDTH));
+        let config = MlpConfig {
+            hidden: r.shared.hidden,
+            inner: 1,
+            gated: self.gated,
+            activation: self.activation.read(r),
+            bias: r.bias(self.bias, "ffn_down.bias"),
+        };
+        let inner = r.per_layer(key, usual, 1, WIDTH);
+        inner.into_iter().map(|inner| MlpConfig { inner, ..config.clone() }).collect()
     }
 
     pub(super) fn tensors(&self, c: &MlpConfig, specs: &mut Specs) {
-        let hf = |name: &str| format!("{}.{name}", self.hf);
-        specs.linear("ffn_gate", &hf("gate_proj"), [c.inner, c.hidden], c.bias, None);
-        specs.linear("ffn_up", &hf("up_proj"), [c.inner, c.hidden], c.bias, None);
-        specs.linear("ffn_down", &hf("down_proj"), [c.hidden, c.inner], c.bias, None);
+        self.named(c, "", specs);
     }
-}
 
-pub(super) fn write(c: &MlpConfig, keys: &mut Keys) {
-    keys.push(("feed_forward_length", (c.inner as u32).into()));
+    /// [`MlpRow::tensors`] with a suffix to the names in GGUF files.
+    pub(super) fn named(&self, c: &MlpConfig, suffix: &str, specs: &mut Specs) {
+        let hf = |name: &str| format!("{}.{name}", self.hf);
+        let (inner, hidden) = (c.inner, c.hidden);
+        let first = if c.gated { 0 } else { 1 };
+        for (i, gguf) in ["ffn_gate", "ffn_up"].into_iter().enumerate().skip(first) {
+            for what in if c.bias { &["weight", "bias"][..] } else { &["weight"] } {
+                let matrix = *what == "weight";
+                let shape = |rows: usize| if matrix { vec![rows, hidden] } else { vec![rows] };
+                let name = format!("{gguf}{suffix}.{what}");
+                let mut ways = vec![Stored::whole(&name, &shape(inner))];
+                if c.gated {
+                    let both = Stored::rows(format!("ffn_up{suffix}.{what}"), &shape(2 * inner), i * inner, inner);
+                    ways.insert(if self.gguf_fused { 0 } else { 1 }, both);
+                }
+                let stored = match self.hf_fused {
+                    Some(fused) => Stored::rows(format!("{}.{what}", hf(fused)), &shape(2 * inner), i * inner, inner),
+                    None => self.whole(format!("{}.{what}", hf(self.names[i])), &shape(inner)),
+                };
+                specs.add_ways(&name, ways, vec![stored], &shape(inner), matrix);
+            }
+        }
+        let down = hf(self.names[2]);
+        let stored = self.whole(format!("{down}.weight"), &[hidden, inner]);
+        specs.add_stored(&format!("ffn_down{suffix}.weight"), vec![stored], &[hidden, inner], true);
+        if c.bias {
+            specs.add(&format!("ffn_down{suffix}.bias"), &[&format!("{down}.bias")], &[hidden], false);
+        }
+    }
+
+    fn whole(&self, name: String, shape: &[usize]) -> Stored {
+        match shape {
+            [rows, cols] if self.transposed => Stored::columns(name, [*cols, *rows], 0..*rows),
+            _ => Stored::whole(name, shape),
+        }
+    }
+
+    pub(super) fn write(&self, layers: &[(usize, &MlpConfig)], keys: &mut Keys) -> Result<(), String> {
+        for (i, c) in layers {
+            self.activation.check(c.activation)?;
+            keys.set_layer("feed_forward_length", *i, c.inner);
+        }
+        Ok(())
+    }
 }

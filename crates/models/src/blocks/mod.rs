@@ -2,20 +2,26 @@
 //! configuration from a file, and names its tensors.
 
 mod attention;
+mod choice;
 mod mamba;
 mod mlp;
 mod moe;
+mod rope;
 
-pub use attention::{AttentionRow, Bias, Window};
+pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
+pub use choice::Choice;
+pub(crate) use choice::by_types;
 pub use mamba::MambaRow;
-pub use mlp::MlpRow;
-pub use moe::MoeRow;
+pub use mlp::{ActivationRow, MlpRow};
+pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow};
+pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_step, if_any};
+pub use rope::{RopeRow, Turned};
 
 use imaginal_files::gguf::Value;
 use imaginal_nn::{AttentionConfig, MambaConfig, MlpConfig, MoeConfig};
 
 use crate::config::Shared;
-use crate::fields::Fields;
+use crate::fields::{Fields, Key};
 use crate::tensors::Specs;
 
 /// What an architecture fixes of one of its blocks.
@@ -23,12 +29,14 @@ use crate::tensors::Specs;
 pub enum BlockRow {
     /// Attention.
     Attention(AttentionRow),
-    /// A gated feed-forward network.
+    /// A feed-forward network.
     Mlp(MlpRow),
-    /// Experts, a gated feed-forward network each; some layers may have one such network instead.
+    /// Experts.
     Moe(MoeRow),
     /// A selective state space.
     Mamba(MambaRow),
+    /// One of several, by layer.
+    Choice(Choice),
 }
 
 /// One block of one layer of a model.
@@ -36,7 +44,7 @@ pub enum BlockRow {
 pub enum BlockConfig {
     /// Attention.
     Attention(AttentionConfig),
-    /// A gated feed-forward network.
+    /// A feed-forward network.
     Mlp(MlpConfig),
     /// Experts.
     Moe(MoeConfig),
@@ -44,54 +52,178 @@ pub enum BlockConfig {
     Mamba(MambaConfig),
 }
 
-/// Metadata under construction: keys without the architecture's prefix.
-pub(crate) type Keys = Vec<(&'static str, Value)>;
+/// Whether tensors are forbidden, required or optional.
+#[derive(Copy, Clone, Debug)]
+pub enum Bias {
+    /// Forbidden.
+    Never,
+    /// Required.
+    Always,
+    /// As the named field of `config.json` says (false if absent); in a GGUF file, if the tensors are there.
+    Optional(&'static [&'static str]),
+    /// The same, but true if the field is absent.
+    Usually(&'static [&'static str]),
+}
+
+/// What a block is read from: a file's fields and tensors, for some of its layers.
+#[derive(Copy, Clone)]
+pub(crate) struct Reader<'a> {
+    pub f: &'a Fields<'a>,
+    pub shared: &'a Shared,
+    /// Whether a GGUF file has a tensor of a layer.
+    pub present: &'a dyn Fn(usize, &str) -> bool,
+    /// The values of a small tensor of a GGUF file.
+    pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
+    /// The numbers of the layers that have the block.
+    pub layers: &'a [usize],
+}
+
+impl Reader<'_> {
+    /// Whether a GGUF file has this tensor in the first of the layers.
+    pub fn present(&self, tensor: &str) -> bool {
+        self.layers.first().is_some_and(|&layer| (self.present)(layer, tensor))
+    }
+
+    /// Whether there are biases; `tensor` is one of them.
+    pub fn bias(&self, bias: Bias, tensor: &str) -> bool {
+        match bias {
+            Bias::Never => false,
+            Bias::Always => true,
+            Bias::Optional(_) | Bias::Usually(_) if self.f.is_gguf() => self.present(tensor),
+            Bias::Optional(names) => self.f.flag(&Key::new(&[], names), false),
+            Bias::Usually(names) => self.f.flag(&Key::new(&[], names), true),
+        }
+    }
+
+    /// One value for each of the layers, from one for each of the model's.
+    pub fn pick<T: Copy>(&self, all: &[T]) -> Vec<T> {
+        self.layers.iter().map(|&layer| all[layer]).collect()
+    }
+
+    /// [`Fields::per_layer`] for these layers.
+    pub fn per_layer(&self, key: &Key, default: Option<usize>, least: usize, most: usize) -> Vec<usize> {
+        self.pick(&self.f.per_layer(key, default, least, most, self.shared.layers))
+    }
+}
+
+/// Metadata under construction.
+pub(crate) struct Keys {
+    layers: usize,
+    list: Vec<(&'static str, Entry)>,
+}
+
+/// What a key of the metadata has been given.
+enum Entry {
+    Value(Value),
+    /// For each layer; 0 where nothing was said.
+    Layers(Vec<u32>),
+}
+
+impl Keys {
+    pub fn new(layers: usize) -> Self {
+        Keys { layers, list: Vec::new() }
+    }
+
+    /// Sets a key (without the architecture's prefix).
+    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+        self.list.retain(|(k, _)| *k != key);
+        self.list.push((key, Entry::Value(value.into())));
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.list.iter().any(|(k, _)| *k == key)
+    }
+
+    /// Sets a key for one layer. In the file it is one number if all layers have the same.
+    pub fn set_layer(&mut self, key: &'static str, layer: usize, value: usize) {
+        let value = value.min(u32::MAX as usize) as u32;
+        if !self.list.iter().any(|(k, e)| *k == key && matches!(e, Entry::Layers(_))) {
+            self.list.retain(|(k, _)| *k != key);
+            self.list.push((key, Entry::Layers(vec![0; self.layers])));
+        }
+        for (k, entry) in &mut self.list {
+            if let (true, Entry::Layers(list)) = (*k == key, entry) {
+                list[layer] = value;
+            }
+        }
+    }
+
+    /// All keys with their values.
+    pub fn into_values(self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.list.into_iter().map(|(key, entry)| match entry {
+            Entry::Value(value) => (key, value),
+            Entry::Layers(list) => match list.first() {
+                Some(&first) if list.iter().all(|&x| x == first) => (key, first.into()),
+                _ => (key, Value::from(list.into_iter().map(|x| x as i32).collect::<Vec<i32>>())),
+            },
+        })
+    }
+}
 
 impl BlockRow {
-    /// Reads the block's configuration, one for each layer. `present` tells whether the file has a tensor of layer 0.
-    pub(crate) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> Vec<BlockConfig> {
+    /// Reads the block's configuration, one for each of the reader's layers.
+    pub(crate) fn read(&self, r: &Reader) -> Vec<BlockConfig> {
+        let n = r.layers.len();
         match self {
-            BlockRow::Attention(row) => row.read(f, shared, present).into_iter().map(BlockConfig::Attention).collect(),
-            BlockRow::Mlp(row) => vec![BlockConfig::Mlp(row.read(f, shared, present)); shared.layers],
-            BlockRow::Moe(row) => row.read(f, shared, present),
-            BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(f, shared, present)); shared.layers],
+            BlockRow::Attention(row) => row.read(r).into_iter().map(BlockConfig::Attention).collect(),
+            BlockRow::Mlp(row) => row.read(r).into_iter().map(BlockConfig::Mlp).collect(),
+            BlockRow::Moe(row) => vec![BlockConfig::Moe(row.read(r)); n],
+            BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(r)); n],
+            BlockRow::Choice(choice) => choice.read(r),
+        }
+    }
+
+    /// The row that a configuration was read with.
+    pub(crate) fn of(&self, config: &BlockConfig) -> &BlockRow {
+        let same = |row: &BlockRow| {
+            matches!(
+                (row, config),
+                (BlockRow::Attention(_), BlockConfig::Attention(_))
+                    | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
+                    | (BlockRow::Moe(_), BlockConfig::Moe(_))
+                    | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
+            )
+        };
+        match self {
+            BlockRow::Choice(choice) => choice.of.iter().find(|row| same(row)).unwrap_or(self),
+            _ => self,
         }
     }
 
     /// Names the tensors of one block.
     pub(crate) fn tensors(&self, config: &BlockConfig, specs: &mut Specs) {
-        match (self, config) {
+        match (self.of(config), config) {
             (BlockRow::Attention(row), BlockConfig::Attention(c)) => row.tensors(c, specs),
             (BlockRow::Mlp(row), BlockConfig::Mlp(c)) => row.tensors(c, specs),
             (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
-            (BlockRow::Moe(row), BlockConfig::Mlp(c)) => row.dense.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
     }
 
-    /// What GGUF metadata says of this block, given the configurations of all layers.
+    /// What GGUF metadata says of the block, given the configurations of the layers that have it.
     ///
     /// # Errors
     /// In words, what the format has no place for.
-    pub(crate) fn write(&self, layers: &[&BlockConfig], keys: &mut Keys) -> Result<(), String> {
-        let Some(first) = layers.first() else { return Ok(()) };
-        match (self, first) {
-            (BlockRow::Attention(_), BlockConfig::Attention(c)) => {
-                if layers.iter().any(|l| l != first) {
-                    return Err("attention windows on some layers only have no place in a GGUF file".into());
-                }
-                attention::write(c, keys);
-                Ok(())
-            }
-            (BlockRow::Mlp(_), BlockConfig::Mlp(c)) => {
-                mlp::write(c, keys);
-                Ok(())
-            }
-            (BlockRow::Moe(row), _) => row.write(layers, keys),
-            (BlockRow::Mamba(_), BlockConfig::Mamba(c)) => mamba::write(c, keys),
-            _ => Ok(()),
+    pub(crate) fn write(&self, layers: &[(usize, &BlockConfig)], keys: &mut Keys) -> Result<(), String> {
+        macro_rules! of {
+            ($kind:ident) => {
+                layers
+                    .iter()
+                    .filter_map(|(i, c)| match c {
+                        BlockConfig::$kind(c) => Some((*i, c)),
+                        _ => None,
+                    })
+                    .collect::<Vec<_>>()
+            };
+        }
+        match self {
+            BlockRow::Attention(row) => row.write(&of!(Attention), keys),
+            BlockRow::Mlp(row) => row.write(&of!(Mlp), keys),
+            BlockRow::Moe(row) => row.write(&of!(Moe), keys),
+            BlockRow::Mamba(row) => row.write(&of!(Mamba), keys),
+            BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }
 }

@@ -1,100 +1,273 @@
-use imaginal_nn::{MoeConfig, RouterConfig, Scores};
+use imaginal_nn::{Activation, Groups, MlpConfig, MoeConfig, RouterConfig, Scores, SharedExperts};
 
-use super::mlp::{self, MlpRow};
-use super::{BlockConfig, Keys};
-use crate::config::{Shared, WIDTH};
-use crate::fields::{Fields, Key};
+use super::mlp::{ActivationRow, MlpRow};
+use super::{Keys, Reader};
+use crate::config::WIDTH;
+use crate::fields::Key;
 use crate::tensors::{Specs, Stored};
 
 /// What an architecture fixes of its experts.
 #[derive(Copy, Clone, Debug)]
 pub struct MoeRow {
-    /// Where the experts are within a layer of a Hugging Face checkpoint: `mlp.experts`.
+    /// Where the experts' tensors are within a layer of a Hugging Face checkpoint: `mlp.experts`.
     pub hf: &'static str,
+    /// The names of gate, up and down of one expert there.
+    pub names: [&'static str; 3],
     /// Where the router is: `mlp.gate`.
     pub hf_router: &'static str,
+    /// The width between the matrices of an expert.
+    pub inner: Key,
+    /// Whether experts have a gate.
+    pub gated: bool,
+    /// The function between their matrices.
+    pub activation: ActivationRow,
     /// What becomes of the router's logits.
     pub scores: Scores,
-    /// Whether readers of GGUF files take for granted that a token's weights are divided by their sum.
-    pub gguf_normalised: bool,
-    /// The feed-forward network of the layers that have no experts. GGUF files have experts in every layer.
-    pub dense: MlpRow,
+    /// Where a Hugging Face checkpoint has the corrections of the choice.
+    pub correction: Option<&'static str>,
+    /// Whether experts lie in groups.
+    pub groups: Option<GroupScore>,
+    /// Whether a token's weights are divided by their sum where a file does not say. GGUF files are taken for what
+    /// readers of the format take for granted.
+    pub normalised: [bool; 2],
+    /// What every token uses besides.
+    pub shared: Option<SharedRow>,
+    /// Whether experts get tokens multiplied by their weights.
+    pub on_input: bool,
+    /// Whether GGUF files may have layers without experts.
+    pub dense_layers: DenseLayers,
 }
 
-const EXPERTS: Key = Key::new(&["expert_count"], &["num_experts", "num_local_experts"]);
-const USED: Key = Key::new(&["expert_used_count"], &["num_experts_per_tok"]);
-const INNER: Key = Key::new(&["expert_feed_forward_length"], &["moe_intermediate_size"]);
-const NORMALISED: Key = Key::new(&[], &["norm_topk_prob"]);
+/// How groups of experts are compared.
+#[derive(Copy, Clone, Debug)]
+pub enum GroupScore {
+    /// By the highest score in them.
+    Best,
+    /// By the sum of the two highest.
+    BestTwo,
+}
+
+/// Experts that every token uses.
+#[derive(Copy, Clone, Debug)]
+pub struct SharedRow {
+    /// Their feed-forward network in a Hugging Face checkpoint; its width is that of all of them.
+    pub hf: &'static str,
+    /// What their result is multiplied by there.
+    pub gate: Option<&'static str>,
+    /// Their number, if they are as wide as the others.
+    pub count: Option<Key>,
+    /// Their width, if they are not.
+    pub inner: Option<Key>,
+}
+
+/// Where a model has layers without experts.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum DenseLayers {
+    /// GGUF files cannot have them.
+    Never,
+    /// At the beginning: `leading_dense_block_count`.
+    Leading,
+    /// Wherever the router is missing.
+    Anywhere,
+}
+
+pub(crate) const EXPERTS: Key = Key::new(
+    &["expert_count"],
+    &["num_experts", "num_local_experts", "n_routed_experts", "ffn_config.moe_num_experts"],
+);
+const USED: Key = Key::new(
+    &["expert_used_count"],
+    &["num_experts_per_tok", "num_experts_per_token", "moe_topk", "ffn_config.moe_top_k"],
+);
+const NORMALISED: Key = Key::new(&["expert_weights_norm"], &["norm_topk_prob"]);
+const SCALE: Key = Key::new(&["expert_weights_scale"], &["routed_scaling_factor"]);
+const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group"]);
+const GROUPS_USED: Key = Key::new(&["expert_group_used_count"], &["topk_group"]);
 const STEP: Key = Key::new(&[], &["decoder_sparse_step"]);
 const DENSE_LAYERS: Key = Key::new(&[], &["mlp_only_layers"]);
+pub(crate) const LEADING: Key = Key::new(&["leading_dense_block_count"], &["first_k_dense_replace"]);
 
 /// Most experts that are believed.
 const MOST: usize = 1 << 12;
 
 impl MoeRow {
-    pub(super) fn read(&self, f: &Fields, shared: &Shared, present: &dyn Fn(&str) -> bool) -> Vec<BlockConfig> {
-        mlp::check_activation(f);
+    /// Of Qwen 3.
+    pub const QWEN: MoeRow = MoeRow {
+        hf: "mlp.experts",
+        names: ["gate_proj", "up_proj", "down_proj"],
+        hf_router: "mlp.gate",
+        inner: Key::new(&["expert_feed_forward_length"], &["moe_intermediate_size"]),
+        gated: true,
+        activation: ActivationRow::Usually(Activation::Silu),
+        scores: Scores::Softmax,
+        correction: None,
+        groups: None,
+        normalised: [false, true],
+        shared: None,
+        on_input: false,
+        dense_layers: DenseLayers::Never,
+    };
+
+    pub(super) fn read(&self, r: &Reader) -> MoeConfig {
+        let f = r.f;
         let experts = f.size(&EXPERTS, None, MOST);
         let used = f.size(&USED, None, MOST);
         if used > experts {
             f.conflict(f.name(&USED), format!("{used} experts for a token, of {experts}"));
         }
-        let normalised = if f.is_gguf() { self.gguf_normalised } else { f.flag(&NORMALISED, false) };
-        let router = RouterConfig { experts, used, scores: self.scores, normalised };
-        let moe = MoeConfig { hidden: shared.hidden, inner: f.size(&INNER, None, WIDTH), router };
-        let (step, dense) = (f.size(&STEP, Some(1), shared.layers.max(1)), f.sizes(&DENSE_LAYERS));
-        let has_experts = |layer: &usize| (layer + 1).is_multiple_of(step) && !dense.contains(layer);
-        let layers: Vec<bool> = (0..shared.layers).map(|layer| has_experts(&layer)).collect();
-        // Its fields are those of layers that may not be.
-        let mlp = layers.contains(&false).then(|| BlockConfig::Mlp(self.dense.read(f, shared, present)));
-        let block = |experts: bool| match &mlp {
-            Some(mlp) if !experts => mlp.clone(),
-            _ => BlockConfig::Moe(moe.clone()),
-        };
-        layers.into_iter().map(block).collect()
+        let groups = self.groups.and_then(|score| {
+            let count = f.size(&GROUPS, Some(1), MOST);
+            let open = f.size(&GROUPS_USED, Some(count), MOST);
+            let size = experts / count;
+            if !experts.is_multiple_of(count) || open > count || used > open * size {
+                let what = format!("{open} of {count} groups of {experts} experts, of which a token uses {used}");
+                f.conflict(f.name(&GROUPS), what);
+            }
+            let top = if matches!(score, GroupScore::Best) { 1 } else { 2 };
+            (count > 1).then_some(Groups { count, used: open, top })
+        });
+        let [hf, gguf] = self.normalised;
+        let inner = f.size(&self.inner, None, WIDTH);
+        let shared = self.shared.as_ref().and_then(|shared| {
+            let inner = match (&shared.inner, &shared.count) {
+                (Some(key), _) if f.has(key) => f.size_from(key, None, 0, WIDTH),
+                (_, Some(count)) => f.size_from(count, Some(0), 0, MOST).saturating_mul(inner).min(WIDTH),
+                (Some(key), None) => f.size_from(key, None, 0, WIDTH),
+                (None, None) => inner,
+            };
+            (inner > 0).then_some(SharedExperts { inner, gate: shared.gate.is_some() })
+        });
+        MoeConfig {
+            hidden: r.shared.hidden,
+            inner,
+            gated: self.gated,
+            activation: self.activation.read(r),
+            bias: false,
+            router: RouterConfig {
+                experts,
+                used,
+                scores: self.scores,
+                bias: false,
+                correction: self.correction.is_some() && (!f.is_gguf() || r.present("exp_probs_b.bias")),
+                groups,
+                normalised: f.flag(&NORMALISED, if f.is_gguf() { gguf } else { hf }),
+                scale: f.float(&SCALE, Some(1.0), 0.0, 1e6),
+                on_input: self.on_input,
+            },
+            shared,
+        }
     }
 
     pub(super) fn tensors(&self, c: &MoeConfig, specs: &mut Specs) {
         let (n, hidden, inner) = (c.router.experts, c.hidden, c.inner);
         specs.add("ffn_gate_inp.weight", &[&format!("{}.weight", self.hf_router)], &[n, hidden], false);
-        let stored = |name: &str, shape: [usize; 2]| {
-            let (before, after) = (format!("{}.", self.hf), format!(".{name}.weight"));
-            Stored::Each { count: n, before, after, shape: shape.to_vec() }
-        };
+        if let (true, Some(name)) = (c.router.correction, self.correction) {
+            specs.add("exp_probs_b.bias", &[name], &[n], false);
+        }
+        let stored =
+            |name: &str, shape: [usize; 2]| Stored::each(n, format!("{}.", self.hf), format!(".{name}.weight"), &shape);
         // Newer versions of transformers stack the experts, gate and up in one tensor.
-        let half = |part| Stored::Part {
-            name: format!("{}.gate_up_proj", self.hf),
-            shape: [n, 2 * inner, hidden],
-            part,
-            parts: 2,
+        let halves = if c.gated { 2 } else { 1 };
+        let stack = if c.gated { "gate_up_proj" } else { "up_proj" };
+        let half = |part: usize| {
+            let (name, shape) = (format!("{}.{stack}", self.hf), [n, halves * inner, hidden]);
+            Stored::strided(name, &shape, part * inner, inner, halves * inner, n)
         };
-        let down = Stored::Whole { name: format!("{}.down_proj", self.hf), shape: vec![n, hidden, inner] };
-        for (gguf, name, shape, stack) in [
-            ("ffn_gate_exps.weight", "gate_proj", [inner, hidden], half(0)),
-            ("ffn_up_exps.weight", "up_proj", [inner, hidden], half(1)),
-            ("ffn_down_exps.weight", "down_proj", [hidden, inner], down),
-        ] {
+        let down = Stored::whole(format!("{}.down_proj", self.hf), &[n, hidden, inner]);
+        let [gate_name, up_name, down_name] = self.names;
+        let mut add = |gguf: &str, name: &str, shape: [usize; 2], stack: Stored| {
             specs.add_stored(gguf, vec![stored(name, shape), stack], &[n, shape[0], shape[1]], true);
+        };
+        if c.gated {
+            add("ffn_gate_exps.weight", gate_name, [inner, hidden], half(0));
+        }
+        add("ffn_up_exps.weight", up_name, [inner, hidden], half(halves - 1));
+        add("ffn_down_exps.weight", down_name, [hidden, inner], down);
+        if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
+            let MoeConfig { hidden, gated, activation, bias, .. } = *c;
+            let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias };
+            MlpRow { hf: row.hf, ..MlpRow::PLAIN }.named(&mlp, "_shexp", specs);
+            if let (true, Some(gate)) = (shared.gate, row.gate) {
+                let stored = Stored::whole(format!("{gate}.weight"), &[1, hidden]);
+                specs.add_stored("ffn_gate_inp_shexp.weight", vec![stored], &[hidden], false);
+            }
         }
     }
 
-    pub(super) fn write(&self, layers: &[&BlockConfig], keys: &mut Keys) -> Result<(), String> {
-        let experts = layers.iter().find_map(|layer| match layer {
-            BlockConfig::Moe(c) => Some(c),
-            _ => None,
-        });
-        let Some(c) = experts.filter(|_| layers.iter().all(|layer| *layer == layers[0])) else {
-            return Err("layers without experts have no place in a GGUF file of this architecture".into());
-        };
-        if c.router.normalised != self.gguf_normalised {
-            let what = if c.router.normalised { "divided" } else { "not divided" };
-            return Err(format!("weights of experts that are {what} by their sum have no place in a GGUF file"));
+    pub(super) fn write(&self, layers: &[(usize, &MoeConfig)], keys: &mut Keys) -> Result<(), String> {
+        let Some((first, c)) = layers.first() else { return Ok(()) };
+        self.activation.check(c.activation)?;
+        if layers.len() < keys.layers {
+            match self.dense_layers {
+                DenseLayers::Anywhere => {}
+                DenseLayers::Leading if first + layers.len() == keys.layers => {
+                    keys.set("leading_dense_block_count", *first as u32);
+                }
+                _ => return Err("layers without experts have no place in a GGUF file of this architecture".into()),
+            }
+        }
+        let gguf_norm = self.normalised[1];
+        if c.router.normalised != gguf_norm {
+            if self.normalised[0] == self.normalised[1] || self.dense_layers == DenseLayers::Never {
+                let what = if c.router.normalised { "divided" } else { "not divided" };
+                return Err(format!("weights of experts that are {what} by their sum have no place in a GGUF file"));
+            }
+            keys.set("expert_weights_norm", c.router.normalised);
+        }
+        if let Some(groups) = c.router.groups {
+            keys.set("expert_group_count", groups.count as u32);
+            keys.set("expert_group_used_count", groups.used as u32);
+        }
+        if c.router.scale != 1.0 {
+            keys.set("expert_weights_scale", c.router.scale as f32);
+        }
+        keys.set("expert_gating_func", self.gating());
+        if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
+            if row.inner.is_some() {
+                keys.set("expert_shared_feed_forward_length", shared.inner as u32);
+            }
+            if row.count.is_some() {
+                keys.set("expert_shared_count", (shared.inner / c.inner) as u32);
+            }
         }
         // Readers ask for the width of a dense layer: that of the experts that a token uses together.
-        keys.push(("feed_forward_length", ((c.inner * c.router.used).min(u32::MAX as usize) as u32).into()));
-        keys.push(("expert_feed_forward_length", (c.inner as u32).into()));
-        keys.push(("expert_count", (c.router.experts as u32).into()));
-        keys.push(("expert_used_count", (c.router.used as u32).into()));
+        if !keys.has("feed_forward_length") {
+            let own = self.inner.gguf.first() == Some(&"feed_forward_length");
+            let width = if own { c.inner } else { c.inner * c.router.used };
+            keys.set("feed_forward_length", width.min(u32::MAX as usize) as u32);
+        }
+        keys.set("expert_feed_forward_length", c.inner as u32);
+        keys.set("expert_count", c.router.experts as u32);
+        keys.set("expert_used_count", c.router.used as u32);
         Ok(())
     }
+
+    /// The number of the function of the router in GGUF metadata.
+    fn gating(&self) -> u32 {
+        match self.scores {
+            Scores::Softmax => 1,
+            Scores::Sigmoid => 2,
+            Scores::SoftmaxChosen => 3,
+        }
+    }
+}
+
+/// For [`Choice`](super::Choice): 1 for layers with experts, 0 for the others, by `decoder_sparse_step` and
+/// `mlp_only_layers`. In GGUF files all layers have experts.
+pub(crate) fn by_step(r: &Reader) -> Vec<usize> {
+    let (step, dense) = (r.f.size(&STEP, Some(1), r.shared.layers.max(1)), r.f.sizes(&DENSE_LAYERS));
+    let sparse = |layer: usize| (layer + 1).is_multiple_of(step) && !dense.contains(&layer);
+    r.layers.iter().map(|&layer| usize::from(sparse(layer))).collect()
+}
+
+/// The same where the first layers have none: `first_k_dense_replace`.
+pub(crate) fn after_leading(r: &Reader) -> Vec<usize> {
+    let leading = r.f.size_from(&LEADING, Some(0), 0, r.shared.layers);
+    r.layers.iter().map(|&layer| usize::from(layer >= leading)).collect()
+}
+
+/// The same where all layers have experts or none has.
+pub(crate) fn if_any(r: &Reader) -> Vec<usize> {
+    let any = r.f.size_from(&EXPERTS, Some(0), 0, MOST) > 0;
+    vec![usize::from(any); r.layers.len()]
 }

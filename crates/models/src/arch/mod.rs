@@ -1,0 +1,240 @@
+//! The table of architectures. An architecture is a row of data: what it is called in files, which blocks make a layer,
+//! and how the tensors are named. Nothing outside this folder knows an architecture's name. A file holds the rows of one
+//! family.
+
+mod dense;
+mod gemma;
+mod llama;
+mod mamba;
+mod qwen;
+
+use imaginal_nn::NormKind;
+
+use crate::blocks::{BlockRow, Reader};
+use crate::fields::Key;
+
+/// A row of [`ARCHS`].
+#[derive(Debug)]
+pub struct Arch {
+    /// `general.architecture` in GGUF files, and the name of the row.
+    pub name: &'static str,
+    /// One line for lists.
+    pub doc: &'static str,
+    /// Other names in GGUF files.
+    pub gguf: &'static [&'static str],
+    /// What `config.json` may call it, the name first that is written.
+    pub hf: &'static [HfName],
+    /// Names outside the layers.
+    pub outside: Outside,
+    /// The kind of all norms outside the blocks.
+    pub norm: NormKind,
+    /// Whether a Hugging Face checkpoint holds the weights of norms less 1 (Gemma).
+    pub norm_less_one: bool,
+    /// Whether the head is the embedding where `config.json` does not say.
+    pub tied: bool,
+    /// Epsilon of the norms where `config.json` does not say.
+    pub eps: f64,
+    /// Context length where `config.json` has no field for it.
+    pub context: usize,
+    /// What is added to the embedding of a token.
+    pub embedding: EmbeddingRow,
+    /// Factors between embedding and logits.
+    pub scales: Scales,
+    /// The blocks of a layer, in order; each adds its result to the residual stream.
+    pub layer: &'static [SubLayer],
+    /// Other arrangements of a layer, of which the first whose condition holds is taken.
+    pub variants: &'static [Variant],
+    /// Settings (as in `config.json`) of a tiny model for tests.
+    pub tiny: &'static str,
+}
+
+/// A name of an architecture in `config.json`.
+#[derive(Debug)]
+pub struct HfName {
+    /// `model_type`.
+    pub model_type: &'static str,
+    /// The entry of `architectures`.
+    pub class: &'static str,
+}
+
+/// Names outside the layers in a Hugging Face checkpoint, each with its alternatives.
+#[derive(Copy, Clone, Debug)]
+pub struct Outside {
+    /// The embedding.
+    pub embedding: &'static [&'static str],
+    /// The final norm, without `.weight`; none if there is no such norm.
+    pub norm: &'static [&'static str],
+    /// The output head.
+    pub head: &'static [&'static str],
+    /// The bias of the output head; none if it has none.
+    pub head_bias: &'static [&'static str],
+    /// What comes before a layer's number.
+    pub layers: &'static str,
+    /// Ends of the names of tensors that checkpoints hold for nothing.
+    pub ignored: &'static [&'static str],
+}
+
+/// Another arrangement of a layer.
+pub struct Variant {
+    /// Whether a file has it.
+    pub(crate) when: fn(&Reader) -> bool,
+    /// The field of GGUF metadata that says so, with its value, if there is one.
+    pub key: Option<(Key, bool)>,
+    /// The blocks.
+    pub layer: &'static [SubLayer],
+}
+
+impl std::fmt::Debug for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Variant").field(&self.layer).finish()
+    }
+}
+
+/// What is added to the embedding of a token.
+#[derive(Copy, Clone, Debug)]
+pub struct EmbeddingRow {
+    /// A vector for each position.
+    pub positions: Option<Positions>,
+    /// The norm that follows.
+    pub norm: Option<NormName>,
+}
+
+/// A table of positions (`position_embd.weight`).
+#[derive(Copy, Clone, Debug)]
+pub struct Positions {
+    /// Its name in a Hugging Face checkpoint.
+    pub hf: &'static str,
+}
+
+/// Factors between embedding and logits.
+#[derive(Copy, Clone, Debug)]
+pub struct Scales {
+    /// Of embeddings.
+    pub embedding: Factor,
+    /// Of what a block adds to the residual stream.
+    pub residual: Factor,
+    /// Of logits.
+    pub logits: Factor,
+    /// Logits x become `cap · tanh(x / cap)`, if the field is there.
+    pub softcap: Option<Key>,
+}
+
+/// Where a factor comes from.
+#[derive(Copy, Clone, Debug)]
+pub enum Factor {
+    /// It is 1.
+    One,
+    /// The square root of the width of the residual stream.
+    SqrtWidth,
+    /// A field, 1 if it is absent.
+    Times(Key),
+    /// One over a field.
+    Over(Key),
+}
+
+/// A block with its norms.
+#[derive(Copy, Clone, Debug)]
+pub struct SubLayer {
+    /// The norm before the block.
+    pub norm: Option<NormName>,
+    /// The block.
+    pub block: BlockRow,
+    /// The norm of the block's result, before it is added.
+    pub post_norm: Option<NormName>,
+    /// The norm of the residual stream after the result is added.
+    pub sum_norm: Option<NormName>,
+    /// Whether the block reads what the one before it has read, instead of the residual stream after that: through a norm
+    /// of its own if it has one, else through the same.
+    pub beside: bool,
+}
+
+/// The names of a norm within a layer, without `.weight`.
+#[derive(Copy, Clone, Debug)]
+pub struct NormName {
+    /// In GGUF files.
+    pub gguf: &'static str,
+    /// In a Hugging Face checkpoint.
+    pub hf: &'static str,
+    /// The first layer that has it.
+    pub from: usize,
+}
+
+impl NormName {
+    /// In every layer.
+    pub const fn new(gguf: &'static str, hf: &'static str) -> Self {
+        NormName { gguf, hf, from: 0 }
+    }
+
+    /// The norm of layer `i`.
+    pub(crate) fn in_layer(norm: &'static Option<NormName>, i: usize) -> Option<&'static NormName> {
+        norm.as_ref().filter(|n| i >= n.from)
+    }
+}
+
+impl SubLayer {
+    /// A block behind a norm.
+    pub const fn new(norm: NormName, block: BlockRow) -> Self {
+        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false }
+    }
+}
+
+impl Outside {
+    /// As in transformers' models of Llama's shape.
+    pub const MODEL: Outside = Outside {
+        embedding: &["model.embed_tokens.weight"],
+        norm: &["model.norm"],
+        head: &["lm_head.weight"],
+        head_bias: &[],
+        layers: "model.layers",
+        ignored: &[],
+    };
+}
+
+impl EmbeddingRow {
+    /// Nothing.
+    pub const PLAIN: EmbeddingRow = EmbeddingRow { positions: None, norm: None };
+}
+
+impl Scales {
+    /// None.
+    pub const ONE: Scales =
+        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None };
+}
+
+impl Arch {
+    /// The row of this GGUF name.
+    pub fn by_name(name: &str) -> Option<&'static Arch> {
+        ARCHS.iter().find(|a| a.name == name || a.gguf.contains(&name))
+    }
+
+    /// The row of a `model_type`, or of a class name.
+    pub fn by_hf(name: &str) -> Option<&'static Arch> {
+        ARCHS.iter().find(|a| a.hf.iter().any(|h| h.model_type == name || h.class == name))
+    }
+}
+
+/// Every architecture, in the order of lists.
+pub static ARCHS: &[Arch] = &[
+    llama::LLAMA,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    qwen::QWEN3_MOE,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
+    dense::PHI2,
+    dense::PHI3,
+    dense::GPT2,
+    dense::GPT_NEOX,
+    dense::STARCODER2,
+    dense::FALCON,
+    dense::OLMO2,
+    dense::GRANITE,
+    dense::GLM4,
+    dense::INTERNLM2,
+    dense::EXAONE,
+    dense::EXAONE4,
+    dense::COMMAND_R,
+    dense::COHERE2,
+    mamba::MAMBA,
+];

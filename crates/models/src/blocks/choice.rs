@@ -1,0 +1,60 @@
+use super::{BlockConfig, BlockRow, Reader};
+use crate::fields::Key;
+
+/// Blocks of which each layer has one.
+#[derive(Copy, Clone)]
+pub struct Choice {
+    /// Which of them each of the reader's layers has, by its number in `of`.
+    pub(crate) pick: fn(&Reader) -> Vec<usize>,
+    /// The blocks, each of another kind.
+    pub of: &'static [BlockRow],
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Choice").field(&self.of).finish()
+    }
+}
+
+impl Choice {
+    /// Only the fields of blocks that some layer has are read.
+    pub(super) fn read(&self, r: &Reader) -> Vec<BlockConfig> {
+        let picked = (self.pick)(r);
+        let mut all: Vec<Option<BlockConfig>> = vec![None; r.layers.len()];
+        for (i, row) in self.of.iter().enumerate() {
+            let at: Vec<usize> = (0..picked.len()).filter(|&n| picked[n] == i).collect();
+            let layers: Vec<usize> = at.iter().map(|&n| r.layers[n]).collect();
+            if layers.is_empty() {
+                continue;
+            }
+            let configs = row.read(&Reader { layers: &layers, ..*r });
+            at.into_iter().zip(configs).for_each(|(n, config)| all[n] = Some(config));
+        }
+        all.into_iter().flatten().collect()
+    }
+}
+
+/// A choice by a list of strings of `config.json`, one for each layer: the number beside the string that matches. In a GGUF
+/// file, 0 where the layer has key heads and 1 where it has none.
+pub(crate) fn by_types(r: &Reader, key: &Key, names: &[(&str, usize)]) -> Vec<usize> {
+    let layers = r.shared.layers;
+    if r.f.is_gguf() {
+        let key = Key::new(&["attention.head_count_kv"], &[]);
+        let heads = r.f.per_layer(&key, None, 0, 1 << 14, layers);
+        return r.pick(&heads.iter().map(|&heads| usize::from(heads == 0)).collect::<Vec<_>>());
+    }
+    let types = r.f.texts(key).unwrap_or_default();
+    if types.len() != layers {
+        r.f.problem(r.f.name(key), format!("{} entries for {layers} layers", types.len()));
+        return vec![0; r.layers.len()];
+    }
+    let number = |&layer: &usize| {
+        let found = names.iter().find(|(name, _)| *name == types[layer]);
+        found.map(|f| f.1).unwrap_or_else(|| {
+            let known: Vec<&str> = names.iter().map(|n| n.0).collect();
+            r.f.problem(r.f.name(key), format!("{:?} is none of {}", types[layer], known.join(", ")));
+            0
+        })
+    };
+    r.layers.iter().map(number).collect()
+}

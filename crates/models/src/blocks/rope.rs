@@ -1,0 +1,255 @@
+use imaginal_nn::{RopeConfig, RopeScaling, Yarn};
+use imaginal_tensor::RopeStyle;
+
+use super::{Keys, Reader};
+use crate::config::{LONGEST, WIDTH};
+use crate::fields::Key;
+
+/// What an architecture fixes of its rotary position embedding.
+#[derive(Copy, Clone, Debug)]
+pub struct RopeRow {
+    /// Which layers turn their queries and keys.
+    pub turned: Turned,
+    /// The part of a head that is turned, where `config.json` does not say.
+    pub partial: f64,
+    /// Base of the wavelengths where `config.json` does not say.
+    pub theta: f64,
+    /// Base for layers with a window, which are not scaled then (Gemma 3): the field and its default.
+    pub local: Option<(Key, f64)>,
+}
+
+/// Which layers turn their queries and keys.
+#[derive(Copy, Clone, Debug)]
+pub enum Turned {
+    /// All.
+    All,
+    /// None.
+    Never,
+    /// Those with a window; the others tell no positions (Command R7B, EXAONE 4). All, if no layer has a window.
+    Windowed,
+    /// All but each n-th; a list `no_rope_layers` in `config.json` (0 for layers that do not turn) overrides.
+    AllButEach(usize),
+}
+
+impl RopeRow {
+    /// All of every head in every layer, with base 10,000.
+    pub const PLAIN: RopeRow = RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None };
+}
+
+/// The names of a field in all the objects that `config.json` may have it in.
+macro_rules! names {
+    ($($name:literal),*) => {
+        &[$(
+            concat!("rope_parameters.full_attention.", $name),
+            concat!("rope_parameters.", $name),
+            concat!("rope_scaling.", $name),
+        )*]
+    };
+}
+
+pub(super) const DIMS: Key = Key::new(&["rope.dimension_count"], &["rotary_dim", "n_rot"]);
+const THETA: Key = Key::new(
+    &["rope.freq_base"],
+    &[
+        "rope_parameters.full_attention.rope_theta",
+        "rope_parameters.rope_theta",
+        "rope_theta",
+        "rotary_emb_base",
+        "rope_scaling.rope_theta",
+        "attn_config.rope_theta",
+    ],
+);
+const PARTIAL: Key = Key::new(
+    &[],
+    &[
+        "rope_parameters.full_attention.partial_rotary_factor",
+        "rope_parameters.partial_rotary_factor",
+        "partial_rotary_factor",
+        "rotary_pct",
+        "rope_pct",
+    ],
+);
+const SCALING: Key = Key::new(&["rope.scaling.type"], names!("rope_type", "type"));
+const FACTOR: Key = Key::new(&["rope.scaling.factor", "rope.scale_linear"], names!("factor"));
+const LOW: Key = Key::new(&[], names!("low_freq_factor"));
+const HIGH: Key = Key::new(&[], names!("high_freq_factor"));
+const ORIGINAL: Key = Key::new(
+    &["rope.scaling.original_context_length"],
+    &[
+        "rope_parameters.full_attention.original_max_position_embeddings",
+        "rope_parameters.original_max_position_embeddings",
+        "rope_scaling.original_max_position_embeddings",
+        "original_max_position_embeddings",
+    ],
+);
+const FAST: Key = Key::new(&["rope.scaling.yarn_beta_fast"], names!("beta_fast"));
+const SLOW: Key = Key::new(&["rope.scaling.yarn_beta_slow"], names!("beta_slow"));
+const TRUNCATE: Key = Key::new(&[], names!("truncate"));
+const AMPLITUDE: Key =
+    Key::new(&["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"], names!("attention_factor"));
+const MSCALE: Key = Key::new(&[], names!("mscale"));
+const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
+const SHORT: Key = Key::new(&[], names!("short_factor"));
+const LONG: Key = Key::new(&[], names!("long_factor"));
+const NO_ROPE: Key = Key::new(&[], &["no_rope_layers"]);
+
+/// What turns queries and keys in each of the reader's layers.
+pub(super) struct Ropes {
+    /// In layers without a window, and with one if there is no other.
+    pub full: RopeConfig,
+    /// In layers with a window.
+    pub local: Option<RopeConfig>,
+}
+
+impl RopeRow {
+    /// Reads the embedding for heads of `head_dim`, whose rows lie in the order of `style`.
+    pub(super) fn read(&self, r: &Reader, head_dim: usize, style: RopeStyle) -> Ropes {
+        let f = r.f;
+        let partial = f.float(&PARTIAL, Some(self.partial), 0.0, 1.0);
+        let dims = f.size(&DIMS, Some(((partial * head_dim as f64) as usize).max(1)), WIDTH);
+        if dims > head_dim || !dims.is_multiple_of(2) {
+            let named = [&DIMS, &PARTIAL].into_iter().find(|key| f.has(key));
+            let name = named.map_or_else(|| "head_dim".into(), |key| f.name(key));
+            f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
+        }
+        let theta = f.float(&THETA, Some(self.theta), 1.0, 1e12);
+        let full = RopeConfig { style, dims, theta, scaling: scaling(r, dims, theta) };
+        let local = self.local.as_ref().map(|(key, default)| RopeConfig {
+            theta: f.float(key, Some(*default), 1.0, 1e12),
+            scaling: RopeScaling::None,
+            ..full.clone()
+        });
+        Ropes { full, local }
+    }
+
+    /// Whether each of the reader's layers turns its queries and keys, given which have windows.
+    pub(super) fn turned(&self, r: &Reader, windowed: &[bool]) -> Vec<bool> {
+        match self.turned {
+            Turned::All => vec![true; r.layers.len()],
+            Turned::Never => vec![false; r.layers.len()],
+            Turned::Windowed if windowed.contains(&true) => windowed.to_vec(),
+            Turned::Windowed => vec![true; r.layers.len()],
+            Turned::AllButEach(n) => match r.f.flags(&NO_ROPE, r.shared.layers) {
+                Some(flags) => r.pick(&flags),
+                None => r.layers.iter().map(|i| !(i + 1).is_multiple_of(n)).collect(),
+            },
+        }
+    }
+}
+
+fn scaling(r: &Reader, dims: usize, theta: f64) -> RopeScaling {
+    let f = r.f;
+    let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
+    let original = || f.size(&ORIGINAL, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
+    if f.is_gguf() {
+        let list = |name: &str| (r.floats)(name).inspect(|list| check_factors(r, name, list, dims));
+        if let (Some(short), Some(long)) = (list("rope_factors_short.weight"), list("rope_factors_long.weight")) {
+            let amplitude = f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3);
+            return RopeScaling::Long { short, long, original: original(), amplitude };
+        }
+        if let Some(factors) = list("rope_freqs.weight") {
+            if f.text(&SCALING).is_some_and(|kind| kind != "none") {
+                f.problem("rope_freqs.weight", "factors beside another scaling are not supported");
+            }
+            return RopeScaling::Factors(factors);
+        }
+    }
+    let kind = f.text(&SCALING);
+    match kind.as_deref() {
+        // GGUF: a factor without a type is linear.
+        None if f.is_gguf() => linear(factor(Some(1.0))),
+        None | Some("none" | "default" | "mrope") => RopeScaling::None,
+        Some("linear") => linear(factor(None)),
+        Some("dynamic") => RopeScaling::Dynamic { factor: factor(None), original: original() },
+        Some("llama3") => RopeScaling::llama3(
+            dims,
+            theta,
+            factor(None),
+            f.float(&LOW, None, 1e-6, 1e6),
+            f.float(&HIGH, None, 1e-6, 1e6),
+            f.size(&ORIGINAL, None, LONGEST) as f64,
+        ),
+        Some("yarn") => {
+            let factor = factor(None);
+            let usual = Yarn::amplitude(factor, 1.0);
+            let amplitude = if f.is_gguf() {
+                usual * f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3)
+            } else if f.has(&MSCALE) && f.has(&MSCALE_ALL) {
+                let weight = |key| Yarn::amplitude(factor, f.float(key, None, 0.0, 1e3));
+                weight(&MSCALE) / weight(&MSCALE_ALL)
+            } else {
+                usual
+            };
+            RopeScaling::Yarn(Yarn {
+                factor,
+                original: original(),
+                beta_fast: f.float(&FAST, Some(32.0), 1e-6, 1e6),
+                beta_slow: f.float(&SLOW, Some(1.0), 1e-6, 1e6),
+                truncate: f.flag(&TRUNCATE, true),
+                amplitude: if f.is_gguf() { amplitude } else { f.float(&AMPLITUDE, Some(amplitude), 1e-3, 1e3) },
+            })
+        }
+        Some("longrope" | "su") if !f.is_gguf() => {
+            let list = |key: &Key| {
+                let list: Vec<f32> = f.floats(key).unwrap_or_default().iter().map(|&x| x as f32).collect();
+                check_factors(r, &f.name(key), &list, dims);
+                list
+            };
+            let original = original();
+            let stretch = factor(Some(r.shared.context as f64 / original as f64));
+            let usual = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / (original as f64).ln()).sqrt() };
+            let amplitude = f.float(&AMPLITUDE, Some(usual), 1e-3, 1e3);
+            RopeScaling::Long { short: list(&SHORT), long: list(&LONG), original, amplitude }
+        }
+        Some(other) => {
+            let known = "none, linear, dynamic, llama3, yarn and longrope are";
+            f.problem(f.name(&SCALING), format!("{other:?} is not supported; {known}"));
+            RopeScaling::None
+        }
+    }
+}
+
+fn check_factors(r: &Reader, name: &str, list: &[f32], dims: usize) {
+    if list.len() * 2 != dims {
+        r.f.conflict(name, format!("{} factors for {dims} dimensions", list.len()));
+    }
+    if !list.iter().all(|x| x.is_finite() && *x > 0.0) {
+        r.f.problem(name, "its values are no positive numbers");
+    }
+}
+
+fn linear(factor: f64) -> RopeScaling {
+    if factor == 1.0 { RopeScaling::None } else { RopeScaling::Linear(factor) }
+}
+
+/// What GGUF metadata says of it.
+pub(super) fn write(c: &RopeConfig, keys: &mut Keys) {
+    keys.set("rope.dimension_count", c.dims as u32);
+    keys.set("rope.freq_base", c.theta as f32);
+    let original = |x: usize| x.min(u32::MAX as usize) as u32;
+    match &c.scaling {
+        // Factors are tensors.
+        RopeScaling::None | RopeScaling::Factors(_) => {}
+        RopeScaling::Linear(factor) => {
+            keys.set("rope.scaling.type", "linear");
+            keys.set("rope.scaling.factor", *factor as f32);
+        }
+        RopeScaling::Dynamic { factor, original: at } => {
+            keys.set("rope.scaling.type", "dynamic");
+            keys.set("rope.scaling.factor", *factor as f32);
+            keys.set("rope.scaling.original_context_length", original(*at));
+        }
+        RopeScaling::Yarn(yarn) => {
+            keys.set("rope.scaling.type", "yarn");
+            keys.set("rope.scaling.factor", yarn.factor as f32);
+            keys.set("rope.scaling.original_context_length", original(yarn.original));
+            keys.set("rope.scaling.yarn_beta_fast", yarn.beta_fast as f32);
+            keys.set("rope.scaling.yarn_beta_slow", yarn.beta_slow as f32);
+            keys.set("rope.scaling.attn_factor", (yarn.amplitude / Yarn::amplitude(yarn.factor, 1.0)) as f32);
+        }
+        RopeScaling::Long { original: at, amplitude, .. } => {
+            keys.set("rope.scaling.attn_factor", *amplitude as f32);
+            keys.set("rope.scaling.original_context_length", original(*at));
+        }
+    }
+}
