@@ -5,9 +5,10 @@ use imaginal_files::gguf::{Metadata, Value};
 use imaginal_nn::{AttentionConfig, NormKind, RopeScaling};
 use serde_json::Value as Json;
 
-use crate::arch::{ARCHS, Arch, Factor, NormName, SubLayer};
+use crate::arch::{Arch, Factor, NormName, SubLayer};
 use crate::blocks::{BlockConfig, BlockRow, Keys, Reader};
 use crate::fields::{Fields, Key, Source};
+use crate::recognise::{self, unknown};
 use crate::tensors::{Specs, TensorSpec};
 use crate::{Error, Problem, Result};
 
@@ -58,6 +59,7 @@ pub struct ModelScales {
 pub struct Config {
     arch: &'static Arch,
     name: Option<String>,
+    stands_for: Option<String>,
     vocab: usize,
     hidden: usize,
     context: usize,
@@ -77,7 +79,7 @@ impl Config {
     pub fn build(arch: &str, settings: &Json) -> Result<Config> {
         let path = Path::new("settings");
         let row = Arch::by_name(arch).ok_or_else(|| unknown(path, "architecture", arch))?;
-        Ok(Config::from_fields(row, settings, path)?.in_gguf_order())
+        Ok(Config::of_hf(row, settings, path)?.in_gguf_order())
     }
 
     /// The configuration in a `config.json`.
@@ -92,10 +94,11 @@ impl Config {
             return Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] });
         };
         let row = Arch::by_hf(name).ok_or_else(|| unknown(path, "model_type", name))?;
-        Config::from_fields(row, json, path)
+        Config::of_hf(row, json, path)
     }
 
-    fn from_fields(arch: &'static Arch, json: &Json, path: &Path) -> Result<Config> {
+    /// The configuration in a `config.json`, read as that of this row.
+    pub(crate) fn of_hf(arch: &'static Arch, json: &Json, path: &Path) -> Result<Config> {
         let fields = Fields::new(Source::Hf(json), path);
         if fields.has_hf("quantization_config") {
             fields.problem("quantization_config", "quantized checkpoints are not supported; use a GGUF file");
@@ -105,15 +108,23 @@ impl Config {
         Config::assemble(arch, fields, vocab, tied, &|_, _| false, &|_| None)
     }
 
-    /// The configuration of a GGUF file.
+    /// The configuration of a GGUF file. An architecture that is not in the table is taken for a row whose fields and tensors
+    /// the file has (see [`Config::stands_for`]).
     ///
     /// # Errors
     /// [`Error::Architecture`], [`Error::Config`], or an error of the file.
     pub fn from_gguf(gguf: &Gguf) -> Result<Config> {
+        let name: String = gguf.metadata().require("general.architecture")?;
+        match Arch::by_name(&name) {
+            Some(arch) => Config::of_gguf(arch, gguf, &name),
+            None => recognise::from_gguf(gguf, &name),
+        }
+    }
+
+    /// The configuration of a GGUF file, read as that of this row; its keys begin with `name`.
+    pub(crate) fn of_gguf(arch: &'static Arch, gguf: &Gguf, name: &str) -> Result<Config> {
         let (metadata, path): (&Metadata, &Path) = (gguf.metadata(), gguf.path());
-        let name: String = metadata.require("general.architecture")?;
-        let arch = Arch::by_name(&name).ok_or_else(|| unknown(path, "general.architecture", &name))?;
-        let fields = Fields::new(Source::Gguf(metadata, &name), path);
+        let fields = Fields::new(Source::Gguf(metadata, name), path);
         let floats = |name: &str| {
             let tensor = gguf.find(name).filter(|t| t.elem_count() <= WIDTH)?;
             let mut values = vec![0f32; tensor.elem_count()];
@@ -169,7 +180,7 @@ impl Config {
         }
         let Shared { hidden, eps, context, .. } = shared;
         fields.finish()?;
-        Ok(Config { arch, name: None, vocab, hidden, context, eps, tied, scales, layout, layers })
+        Ok(Config { arch, name: None, stands_for: None, vocab, hidden, context, eps, tied, scales, layout, layers })
     }
 
     /// The row of the table.
@@ -185,6 +196,17 @@ impl Config {
     /// The same with a name, which is written into files.
     pub fn with_name(mut self, name: impl Into<String>) -> Config {
         self.name = Some(name.into());
+        self
+    }
+
+    /// What the file calls the architecture, if that is not in the table: the model is computed as one of
+    /// [`Config::arch`], whose fields and tensors it has.
+    pub fn stands_for(&self) -> Option<&str> {
+        self.stands_for.as_deref()
+    }
+
+    pub(crate) fn standing_for(mut self, name: &str) -> Config {
+        self.stands_for = Some(name.to_owned());
         self
     }
 
@@ -382,10 +404,4 @@ fn eps_key(arch: &Arch) -> &'static Key {
         NormKind::Rms | NormKind::RmsUnit => &RMS_EPS,
         NormKind::Layer | NormKind::LayerNoBias | NormKind::LayerUnit => &LAYER_EPS,
     }
-}
-
-fn unknown(path: &Path, field: &'static str, name: &str) -> Error {
-    let known = ARCHS.iter().map(|a| a.name).collect::<Vec<_>>().join(", ");
-    let name = name.chars().take(80).collect();
-    Error::Architecture { path: path.to_path_buf(), field, name, known }
 }

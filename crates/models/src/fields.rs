@@ -127,7 +127,8 @@ impl<'a> Fields<'a> {
     }
 
     fn missing(&self, key: &Key) {
-        self.problem(self.names(key).join(" or "), "missing");
+        // The other names are those of other families.
+        self.problem(self.names(key).into_iter().next().unwrap_or_default(), "missing");
     }
 
     /// A whole number in `1 ..= most`; absent, it is the default, or a problem where there is none.

@@ -23,6 +23,7 @@ mod error;
 mod fields;
 mod load;
 pub mod morph;
+mod recognise;
 mod save;
 mod state;
 mod tensors;

@@ -8,7 +8,7 @@ use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor
 
 use crate::arch::Outside;
 use crate::tensors::{Arrange, Map, Piece, Stored, TensorSpec};
-use crate::{Config, Error, Model, Problem, Result};
+use crate::{Config, Error, Model, Problem, Result, recognise};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +48,14 @@ impl Loaded {
             return Err(Error::NotAModel { path: path.to_path_buf(), what });
         }
         let json = Json::open(path.join("config.json"))?;
-        let config = Config::from_hf(json.root(), json.path())?;
-        let weights = SafeTensors::open_dir(path, options.open)?;
+        let weights = || SafeTensors::open_dir(path, options.open);
+        let (config, weights) = match Config::from_hf(json.root(), json.path()) {
+            Err(Error::Architecture { name, .. }) => {
+                let weights = weights()?;
+                (recognise::from_hf(json.root(), json.path(), &weights, &name)?, weights)
+            }
+            config => (config?, weights()?),
+        };
         let tokenizer = match path.join("tokenizer.json").is_file() {
             true => Some(Tokenizer::from_file(path)?),
             false => None,
@@ -113,14 +119,7 @@ impl Loaded {
             bytes: &t.bytes,
         });
         let specs = config.tensors();
-        // Old checkpoints hold tables that are computed, and some hold the head of a tied model a second time.
-        let extra = |name: &str| {
-            let ends = |end: &&str| name.ends_with(end);
-            outside.ignored.iter().any(ends)
-                || FOREIGN.iter().any(|start| name.starts_with(start))
-                || name.ends_with(".rotary_emb.inv_freq")
-                || (config.tied() && outside.head.contains(&name))
-        };
+        let extra = |name: &str| superfluous_in_safetensors(&config, name);
         let tensors = Matched::new(weights.path(), &specs, found, |s| (s.hf.clone(), s.hf_map), extra)?;
         check_tokenizer(weights.path(), &config, tokenizer.as_ref())?;
         let model = tensors.build(config, device)?;
@@ -131,9 +130,22 @@ impl Loaded {
 /// Beginnings of the names of tensors that belong to the other towers of a model with several.
 const FOREIGN: &[&str] = &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower."];
 
+/// Whether a tensor that the configuration does not have does no harm. Old checkpoints hold tables that are computed, and
+/// some hold the head of a tied model a second time.
+pub(crate) fn superfluous_in_safetensors(config: &Config, name: &str) -> bool {
+    let outside = &config.arch().outside;
+    outside.ignored.iter().any(|end| name.ends_with(end))
+        || FOREIGN.iter().any(|start| name.starts_with(start))
+        || name.ends_with(".rotary_emb.inv_freq")
+        || (config.tied() && outside.head.contains(&name))
+}
+
 /// From the names of a checkpoint to those of the table, which differ in what comes before: `transformer.` is missing in
 /// old checkpoints of GPT-2, `language_model.` is too much in those with other towers. Found out by the embedding.
-fn known_names<'a>(outside: &'a Outside, names: impl Iterator<Item = &'a str>) -> impl Fn(&str) -> String {
+pub(crate) fn known_names<'a>(
+    outside: &'a Outside,
+    names: impl Iterator<Item = &'a str>,
+) -> Box<dyn Fn(&str) -> String + 'a> {
     let (mut more, mut less) = (String::new(), String::new());
     for name in names {
         let name = inner_name(name);
@@ -150,14 +162,14 @@ fn known_names<'a>(outside: &'a Outside, names: impl Iterator<Item = &'a str>) -
             }
         }
     }
-    move |name| {
+    Box::new(move |name| {
         let name = inner_name(name);
         match name.strip_prefix(more.as_str()) {
             Some(rest) if outside.head.contains(&rest) => rest.to_owned(),
             Some(rest) => format!("{less}{rest}"),
             None => name,
         }
-    }
+    })
 }
 
 /// `model.language_model.norm` is what checkpoints without other towers call `model.norm`.
@@ -199,6 +211,8 @@ impl Found<'_> {
         let weights = |f: &Format| !matches!(*f, Format::I8 | Format::I16 | Format::I32 | Format::I64);
         let format = self.format.filter(weights).ok_or_else(|| format!("{} is no format for weights", self.kind))?;
         let cols = self.shape.last().copied().unwrap_or(0);
+        // Of a vector the rows are its elements.
+        let cols = if self.shape.len() == 1 && piece.rows.is_some() { 1 } else { cols };
         let row = format.bytes_for(cols).filter(|_| !self.shape.is_empty());
         let row = row.ok_or_else(|| format!("rows of {cols} are no whole blocks of {format}"))?;
         let all = self.bytes.range();

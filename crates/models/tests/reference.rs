@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use imaginal_files::{OpenOptions, SafeTensors};
-use imaginal_models::{LoadOptions, Loaded, Model, Rows, SaveOptions, State};
+use imaginal_models::{ARCHS, LoadOptions, Loaded, Model, Rows, SaveOptions, State};
 use imaginal_numeric::Format;
 use imaginal_tensor::{Device, Tensor, no_grad};
 
@@ -20,6 +20,14 @@ fn fixtures() -> Vec<PathBuf> {
     all.sort();
     assert!(all.len() >= 10);
     all
+}
+
+#[test]
+fn every_row_of_the_table_has_a_reference() {
+    let rows: Vec<&str> = fixtures().iter().map(|dir| load(dir).model.config().arch().name).collect();
+    for arch in ARCHS {
+        assert!(rows.contains(&arch.name), "{} has no model in tests/fixtures", arch.name);
+    }
 }
 
 struct Expected {
@@ -121,12 +129,12 @@ fn a_saved_model_is_the_same_model() {
         let want = expected(&dir);
         let path = scratch.path().join("model.gguf");
         let result = model.save_gguf(&path, tokenizer.as_ref(), &SaveOptions::default());
-        if !dir.join("model.gguf").exists() {
-            // The reference converter refuses this model too: GGUF has no place for some of its tensors.
-            assert!(result.is_err(), "{}", dir.display());
+        if let Err(error) = result {
+            // Then the reference converter refuses this model too, or what it writes is not this model.
+            let refused = !dir.join("model.gguf").exists() && error.to_string().contains("no place");
+            assert!(refused, "{}: {error}", dir.display());
             continue;
         }
-        result.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let again = load(&path);
         check(&again.model, &want, &format!("{} saved", dir.display()));
         if let (Some(a), Some(b)) = (&tokenizer, &again.tokenizer) {
@@ -152,7 +160,7 @@ fn lower_precision_files_come_near() {
             continue;
         }
         let want = expected(&dir);
-        for (format, bound) in [(Format::F16, 0.05), (Format::BF16, 0.3), (Format::Q8_0, 0.3)] {
+        for (format, bound) in [(Format::F16, 0.05), (Format::BF16, 0.3), (Format::Q8_0, 0.5)] {
             let options = SaveOptions { format, ..SaveOptions::default() };
             let bytes = model.to_gguf(tokenizer.as_ref(), &options).unwrap();
             let small = Loaded::from_gguf_bytes("memory", bytes, &Device::Cpu).unwrap().model;

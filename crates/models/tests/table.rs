@@ -181,7 +181,7 @@ fn refused(arch: &str, changes: &str) -> String {
 #[test]
 fn wrong_configurations_are_refused_by_name() {
     for (arch, changes, expected) in [
-        ("llama", r#"{"hidden_size": null}"#, "hidden_size or d_model: missing"),
+        ("llama", r#"{"hidden_size": null}"#, "hidden_size: missing"),
         ("llama", r#"{"num_hidden_layers": -1}"#, "num_hidden_layers: -1 is not"),
         ("llama", r#"{"num_hidden_layers": 1000000000}"#, "num_hidden_layers: 1000000000 is not"),
         ("llama", r#"{"num_hidden_layers": 1e300}"#, "num_hidden_layers"),
@@ -196,12 +196,12 @@ fn wrong_configurations_are_refused_by_name() {
             r#"{"rope_scaling": {"type": "other", "factor": 2}}"#,
             "rope_scaling.type: \"other\" is not supported",
         ),
-        ("llama", r#"{"rope_scaling": {"rope_type": "linear"}}"#, "rope_scaling.factor: missing"),
+        ("llama", r#"{"rope_scaling": {"rope_type": "linear"}}"#, "factor: missing"),
         ("llama", r#"{"rms_norm_eps": "small"}"#, "rms_norm_eps: \"small\""),
         ("llama", r#"{"hidden_act": "snake"}"#, "hidden_act: \"snake\" is not supported"),
         ("llama", r#"{"tie_word_embeddings": 3}"#, "tie_word_embeddings: 3"),
         ("llama", r#"{"quantization_config": {}}"#, "quantization_config"),
-        ("llama", r#"{"model_type": "gpt2"}"#, "architecture \"gpt2\" is not known; known: llama"),
+        ("llama", r#"{"model_type": "none"}"#, "architecture \"none\" is not known; known: llama"),
         ("llama", r#"{"model_type": 3}"#, "model_type: missing, or not a string"),
         ("qwen2", r#"{"use_sliding_window": true, "sliding_window": -4}"#, "sliding_window: -4"),
         ("qwen3moe", r#"{"num_experts_per_tok": 6}"#, "num_experts_per_tok: 6 experts for a token, of 5"),
@@ -394,4 +394,30 @@ fn nothing_compares_architecture_names_outside_the_table() {
             assert!(!(names_one && compares), "{}:{}: {}", file.display(), i + 1, line.trim());
         }
     }
+}
+
+#[test]
+fn unknown_architectures_load_by_what_their_files_hold() {
+    let renamed = |keys: &mut Vec<(String, Value)>| {
+        for (key, value) in keys.iter_mut() {
+            match key.strip_prefix("qwen3.") {
+                Some(rest) => *key = format!("novel.{rest}"),
+                None if key == "general.architecture" => *value = "novel".into(),
+                None => {}
+            }
+        }
+    };
+    let loaded = altered("qwen3", renamed, |_| {}).unwrap();
+    let config = loaded.model.config();
+    assert_eq!((config.arch().name, config.stands_for()), ("qwen3", Some("novel")));
+    let own = Model::new(&tiny("qwen3"), 1, &Device::Cpu).unwrap();
+    let ids = tokens(20, own.config().vocab(), 3);
+    assert_eq!(logits(&loaded.model, &ids), logits(&own, &ids));
+    // One tensor more, and it is no longer what it seems.
+    let more = |list: &mut Vec<(FileTensor, Vec<u8>)>| {
+        let entry = FileTensor { name: "blk.0.other.weight".into(), shape: vec![2], format: Format::F32 };
+        list.push((entry, vec![0; 8]));
+    };
+    let message = altered("qwen3", renamed, more).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("\"novel\" is not known"), "{message}");
 }

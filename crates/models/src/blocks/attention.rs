@@ -452,7 +452,7 @@ impl AttentionRow {
         match self.rope.local {
             Some((Key { gguf: [key, ..], .. }, _)) => {
                 if let Some(rope) = turned(Some(false)).or(turned(None)) {
-                    rope::write(rope, keys);
+                    rope::write(&self.rope, rope, keys)?;
                 }
                 if let Some(rope) = turned(Some(true)) {
                     keys.set(key, rope.theta as f32);
@@ -460,7 +460,7 @@ impl AttentionRow {
             }
             _ => {
                 if let Some(rope) = turned(None) {
-                    rope::write(rope, keys);
+                    rope::write(&self.rope, rope, keys)?;
                 }
             }
         }

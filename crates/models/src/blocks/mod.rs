@@ -26,6 +26,7 @@ use crate::tensors::Specs;
 
 /// What an architecture fixes of one of its blocks.
 #[derive(Copy, Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "rows are constants")]
 pub enum BlockRow {
     /// Attention.
     Attention(AttentionRow),

@@ -16,6 +16,8 @@ pub struct RopeRow {
     pub theta: f64,
     /// Base for layers with a window, which are not scaled then (Gemma 3): the field and its default.
     pub local: Option<(Key, f64)>,
+    /// Whether YaRN rounds its bounds, where `config.json` does not say and in GGUF files, which never do.
+    pub truncate: bool,
 }
 
 /// Which layers turn their queries and keys.
@@ -33,7 +35,8 @@ pub enum Turned {
 
 impl RopeRow {
     /// All of every head in every layer, with base 10,000.
-    pub const PLAIN: RopeRow = RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None };
+    pub const PLAIN: RopeRow =
+        RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None, truncate: true };
 }
 
 /// The names of a field in all the objects that `config.json` may have it in.
@@ -113,7 +116,7 @@ impl RopeRow {
             f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
         }
         let theta = f.float(&THETA, Some(self.theta), 1.0, 1e12);
-        let full = RopeConfig { style, dims, theta, scaling: scaling(r, dims, theta) };
+        let full = RopeConfig { style, dims, theta, scaling: scaling(r, dims, theta, self.truncate) };
         let local = self.local.as_ref().map(|(key, default)| RopeConfig {
             theta: f.float(key, Some(*default), 1.0, 1e12),
             scaling: RopeScaling::None,
@@ -137,7 +140,7 @@ impl RopeRow {
     }
 }
 
-fn scaling(r: &Reader, dims: usize, theta: f64) -> RopeScaling {
+fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
     let f = r.f;
     let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
     let original = || f.size(&ORIGINAL, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
@@ -185,7 +188,7 @@ fn scaling(r: &Reader, dims: usize, theta: f64) -> RopeScaling {
                 original: original(),
                 beta_fast: f.float(&FAST, Some(32.0), 1e-6, 1e6),
                 beta_slow: f.float(&SLOW, Some(1.0), 1e-6, 1e6),
-                truncate: f.flag(&TRUNCATE, true),
+                truncate: f.flag(&TRUNCATE, truncate),
                 amplitude: if f.is_gguf() { amplitude } else { f.float(&AMPLITUDE, Some(amplitude), 1e-3, 1e3) },
             })
         }
@@ -223,7 +226,10 @@ fn linear(factor: f64) -> RopeScaling {
 }
 
 /// What GGUF metadata says of it.
-pub(super) fn write(c: &RopeConfig, keys: &mut Keys) {
+///
+/// # Errors
+/// In words, what the format has no place for.
+pub(super) fn write(row: &RopeRow, c: &RopeConfig, keys: &mut Keys) -> Result<(), String> {
     keys.set("rope.dimension_count", c.dims as u32);
     keys.set("rope.freq_base", c.theta as f32);
     let original = |x: usize| x.min(u32::MAX as usize) as u32;
@@ -240,6 +246,12 @@ pub(super) fn write(c: &RopeConfig, keys: &mut Keys) {
             keys.set("rope.scaling.original_context_length", original(*at));
         }
         RopeScaling::Yarn(yarn) => {
+            if yarn.truncate != row.truncate {
+                let what = if yarn.truncate { "rounded" } else { "not rounded" };
+                return Err(format!(
+                    "bounds of YaRN that are {what} have no place in a GGUF file of this architecture"
+                ));
+            }
             keys.set("rope.scaling.type", "yarn");
             keys.set("rope.scaling.factor", yarn.factor as f32);
             keys.set("rope.scaling.original_context_length", original(yarn.original));
@@ -252,4 +264,5 @@ pub(super) fn write(c: &RopeConfig, keys: &mut Keys) {
             keys.set("rope.scaling.original_context_length", original(*at));
         }
     }
+    Ok(())
 }

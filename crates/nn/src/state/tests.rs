@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 const HIDDEN: usize = 8;
 
+#[allow(clippy::large_enum_variant, reason = "a few in a test")]
 enum Layer {
     Attention(Attention),
     /// Attention alone, whose queries, keys and values are exact functions of the input, over a cache of a format.
