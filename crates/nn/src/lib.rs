@@ -7,26 +7,38 @@
 //! Errors are those of the tensor operations; a layer adds none of its own.
 
 mod attention;
+mod conv;
+mod decay;
+mod delta;
 mod init;
+mod kimi;
+mod lightning;
 mod linear;
 mod mamba;
+mod mamba2;
 mod mlp;
 mod module;
 mod moe;
 mod param;
 mod rope;
+mod short_conv;
 pub mod state;
 mod weight;
 
 pub use attention::{Attention, AttentionConfig};
-pub use imaginal_tensor::{Error, Result, RopeStyle};
+pub use delta::{GatedDeltaNet, GatedDeltaNetConfig, Projections};
+pub use imaginal_tensor::{Error, HeadOrder, Result, RopeStyle};
 pub use init::{Fresh, Init, Rng, Source};
+pub use kimi::{KimiDeltaAttention, KimiDeltaAttentionConfig};
+pub use lightning::{LightningAttention, LightningAttentionConfig};
 pub use linear::{Embedding, Linear, RmsNorm};
-pub use mamba::{Mamba, MambaConfig};
+pub use mamba::{InnerNorms, Mamba, MambaConfig};
+pub use mamba2::{GatedNorm, Mamba2, Mamba2Config, Mamba2Scales};
 pub use mlp::{Mlp, MlpConfig};
 pub use module::{Module, Slot, join};
 pub use moe::{Moe, MoeConfig, RouterConfig, Scores};
 pub use param::Param;
 pub use rope::{Rope, RopeConfig, RopeScaling};
+pub use short_conv::{ShortConv, ShortConvConfig};
 pub use state::{KvState, RecurrentState, State};
 pub use weight::Weight;
