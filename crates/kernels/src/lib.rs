@@ -30,6 +30,7 @@ pub use packed::matmul_packed;
 pub mod attention;
 pub mod conv;
 pub mod embedding;
+pub mod linear_attention;
 pub mod loss;
 pub mod norm;
 pub mod optim;

@@ -23,6 +23,13 @@ pub enum Init {
     },
     /// `ln(1 ..= n)` in every row of `n`: the S4D-real initialisation of Mamba's `A_log` (Gu & Dao 2023, §3.6).
     LogRange,
+    /// The logarithm of a number drawn uniformly: the decay rates of Mamba-2 and DeltaNet.
+    LogUniform {
+        /// Smallest number, above 0.
+        min: f64,
+        /// Largest number.
+        max: f64,
+    },
     /// The inverse softplus of a step size drawn log-uniformly from `min ..= max`: Mamba's `dt` bias.
     InverseSoftplus {
         /// Smallest step size.
@@ -77,6 +84,7 @@ impl Fresh {
             Init::Normal { std } => (0..n).map(|_| (rng.normal() * std) as f32).collect(),
             Init::Uniform { bound } => (0..n).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect(),
             Init::LogRange => (0..n).map(|i| ((i % row + 1) as f64).ln() as f32).collect(),
+            Init::LogUniform { min, max } => (0..n).map(|_| (min + rng.uniform() * (max - min)).ln() as f32).collect(),
             Init::InverseSoftplus { min, max } => (0..n)
                 .map(|_| {
                     let dt = (min.ln() + rng.uniform() * (max.ln() - min.ln())).exp().max(1e-4);

@@ -24,7 +24,7 @@ impl Drop for Restore {
     }
 }
 
-fn with_grad<R>(enabled: bool, f: impl FnOnce() -> R) -> R {
+pub(crate) fn with_grad<R>(enabled: bool, f: impl FnOnce() -> R) -> R {
     let _restore = Restore(GRAD_ENABLED.replace(enabled));
     f()
 }

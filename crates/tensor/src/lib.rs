@@ -38,6 +38,7 @@ pub use gpu::GpuDevice;
 pub use layout::{Layout, Shape};
 pub use ops::adamw::AdamW;
 pub use ops::attention::{AttentionOpts, KvCache};
+pub use ops::linear_attention::{HeadOrder, LinearAttentionInputs};
 pub use ops::random::Philox;
 pub use ops::rope::RopeStyle;
 pub use ops::selective_scan::ScanInputs;

@@ -59,6 +59,7 @@ impl MambaRow {
             dt_rank,
             bias: f.flag(&BIAS, false),
             conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
+            norms: None,
             layers: r.shared.layers,
         }
     }

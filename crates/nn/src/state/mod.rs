@@ -21,6 +21,7 @@ mod tests;
 
 pub use kv::KvState;
 pub use recurrent::RecurrentState;
+pub(crate) use recurrent::tokens;
 
 use imaginal_tensor::{Device, Error, Result, Tensor};
 

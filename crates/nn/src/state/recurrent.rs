@@ -54,6 +54,21 @@ impl RecurrentState {
         }
     }
 
+    /// [`RecurrentState::run`] where there is a state; else all at once from nothing, with gradients.
+    ///
+    /// # Errors
+    /// As [`RecurrentState::run`].
+    pub fn run_or_start(
+        state: Option<&mut RecurrentState>,
+        tokens: usize,
+        mut step: impl FnMut(Range<usize>, Option<&[Tensor]>) -> Result<(Tensor, Vec<Tensor>)>,
+    ) -> Result<Tensor> {
+        match state {
+            Some(state) => state.run(tokens, |range, tensors| step(range, Some(tensors))),
+            None => Ok(step(0..tokens, None)?.0),
+        }
+    }
+
     fn current(&self) -> Result<Vec<Tensor>> {
         match &self.now {
             Some(now) => Ok(now.clone()),
@@ -97,6 +112,11 @@ impl RecurrentState {
             self.snapshots.remove(i);
         }
     }
+}
+
+/// Tokens `range` of `x[batch, tokens, ..]`; all of them without a view, whose gradient would be a copy.
+pub(crate) fn tokens(x: &Tensor, range: &Range<usize>) -> Result<Tensor> {
+    if range.len() == x.dim(1)? { Ok(x.clone()) } else { x.narrow(1, range.start, range.len()) }
 }
 
 impl State for RecurrentState {

@@ -14,8 +14,28 @@ enum Layer {
     Attention(Attention),
     /// Attention alone, whose queries, keys and values are exact functions of the input, over a cache of a format.
     Cache(Format),
-    Mamba(Mamba),
+    Recurrent(Box<dyn Recurrent>),
 }
+
+/// A layer with a recurrent state.
+trait Recurrent {
+    fn run(&self, x: &Tensor, state: Option<&mut RecurrentState>) -> Result<Tensor>;
+    fn empty(&self) -> RecurrentState;
+}
+
+macro_rules! recurrent {
+    ($($layer:ty),*) => {$(
+        impl Recurrent for $layer {
+            fn run(&self, x: &Tensor, state: Option<&mut RecurrentState>) -> Result<Tensor> {
+                self.forward(x, state)
+            }
+            fn empty(&self) -> RecurrentState {
+                self.state(1)
+            }
+        }
+    )*};
+}
+recurrent!(Mamba, Mamba2, GatedDeltaNet, KimiDeltaAttention, LightningAttention, ShortConv);
 
 #[derive(Clone)]
 enum Memory {
@@ -37,7 +57,7 @@ impl Layer {
         match self {
             Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
             Layer::Cache(format) => Memory::Kv(KvState::new(*format, 1, 2, 32, &Device::Cpu).unwrap()),
-            Layer::Mamba(m) => Memory::Recurrent(m.state(1)),
+            Layer::Recurrent(l) => Memory::Recurrent(l.empty()),
         }
     }
 
@@ -45,7 +65,7 @@ impl Layer {
         no_grad(|| match (self, memory) {
             (Layer::Attention(l), Memory::Kv(s)) => l.forward(x, Some(s)),
             (Layer::Cache(_), Memory::Kv(s)) => attend(x, s),
-            (Layer::Mamba(l), Memory::Recurrent(s)) => l.forward(x, Some(s)),
+            (Layer::Recurrent(l), Memory::Recurrent(s)) => l.run(x, Some(s)),
             _ => unreachable!(),
         })
         .unwrap()
@@ -55,7 +75,7 @@ impl Layer {
         no_grad(|| match self {
             Layer::Attention(l) => l.forward(x, None),
             Layer::Cache(_) => Ok(self.run(x, &mut self.empty())),
-            Layer::Mamba(l) => l.forward(x, None),
+            Layer::Recurrent(l) => l.run(x, None),
         })
         .unwrap()
         .to_vec()
@@ -111,9 +131,52 @@ fn mamba() -> Layer {
         dt_rank: 2,
         bias: true,
         conv_bias: true,
+        norms: Some(InnerNorms { eps: 1e-5, gains: true }),
         layers: 1,
     };
-    Layer::Mamba(Mamba::new(&mut Fresh::new(2, &Device::Cpu), "blk.0", &config).unwrap())
+    Layer::Recurrent(Box::new(Mamba::new(&mut Fresh::new(2, &Device::Cpu), "blk.0", &config).unwrap()))
+}
+
+/// One of each other recurrent layer.
+fn recurrent() -> Vec<Layer> {
+    let mut source = Fresh::new(3, &Device::Cpu);
+    let mamba2 = Mamba2Config {
+        hidden: HIDDEN,
+        inner: 12,
+        heads: 4,
+        groups: 2,
+        state: 5,
+        conv: 4,
+        in_bias: true,
+        out_bias: true,
+        conv_bias: true,
+        norm: Some(GatedNorm { eps: 1e-5, groups: 2, before_gate: false }),
+        dt_limits: (0.002, f64::INFINITY),
+        scales: Some(Mamba2Scales { input: 0.9, parts: [1.1, 0.9, 1.2, 0.8, 1.3] }),
+        layers: 1,
+    };
+    let delta = GatedDeltaNetConfig {
+        hidden: HIDDEN,
+        key_heads: 2,
+        value_heads: 4,
+        key_dim: 5,
+        value_dim: 3,
+        conv: 4,
+        order: HeadOrder::Tiled,
+        qkvz: Projections::Split,
+        beta_alpha: Projections::Split,
+        eps: 1e-5,
+    };
+    let kimi = KimiDeltaAttentionConfig { hidden: HIDDEN, heads: 2, head_dim: 5, conv: 4, eps: 1e-5 };
+    let lightning = LightningAttentionConfig { hidden: HIDDEN, heads: 2, head_dim: 5, layer: 1, layers: 3, eps: 1e-5 };
+    let short = ShortConvConfig { hidden: HIDDEN, conv: 3, bias: true };
+    vec![
+        Layer::Recurrent(Box::new(Mamba2::new(&mut source, "blk.0", &mamba2).unwrap())),
+        Layer::Recurrent(Box::new(GatedDeltaNet::new(&mut source, "blk.0", &delta).unwrap())),
+        Layer::Recurrent(Box::new(KimiDeltaAttention::new(&mut source, "blk.0", &kimi).unwrap())),
+        Layer::Recurrent(Box::new(LightningAttention::new(&mut source, "blk.0", &lightning).unwrap())),
+        Layer::Recurrent(Box::new(ShortConv::new(&mut source, "blk.0", &short).unwrap())),
+    ]
 }
 
 fn inputs(n: usize, seed: u64) -> Vec<f32> {
@@ -232,6 +295,13 @@ fn random_walks_over_mamba_agree_with_a_fresh_run() {
 }
 
 #[test]
+fn random_walks_over_recurrent_layers_agree_with_a_fresh_run() {
+    for layer in recurrent() {
+        (0..2).for_each(|seed| walk(&layer, seed));
+    }
+}
+
+#[test]
 fn snapshots_stay_within_their_budget_and_near() {
     let mut s = RecurrentState::new(vec![vec![1, 1, 1]; 2], &Device::Cpu);
     let one = || Tensor::zeros([1, 1, 1], imaginal_tensor::DType::F32, &Device::Cpu).unwrap();
@@ -252,7 +322,8 @@ fn snapshots_stay_within_their_budget_and_near() {
 
 #[test]
 fn damaged_bytes_are_refused_and_change_nothing() {
-    for layer in [attention(), Layer::Cache(Format::F16), Layer::Cache(Format::Q8_0), mamba()] {
+    let caches = [attention(), Layer::Cache(Format::F16), Layer::Cache(Format::Q8_0), mamba()];
+    for layer in caches.into_iter().chain(recurrent()) {
         let mut memory = layer.empty();
         let rows = inputs(5, 3);
         layer.run(&Tensor::from_slice(&rows, [1, 5, HIDDEN], &Device::Cpu).unwrap(), &mut memory);
@@ -265,6 +336,8 @@ fn damaged_bytes_are_refused_and_change_nothing() {
         }
         let mut huge = bytes.clone();
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(matches!(layer, Layer::Mamba(_)) || each!(&mut memory, s => s.restore(&mut huge.as_slice())).is_err());
+        assert!(
+            matches!(layer, Layer::Recurrent(_)) || each!(&mut memory, s => s.restore(&mut huge.as_slice())).is_err()
+        );
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod cumsum;
 pub(crate) mod grouped_linear;
 pub(crate) mod index;
 pub(crate) mod linear;
+pub(crate) mod linear_attention;
 pub(crate) mod matmul;
 pub(crate) mod packed_linear;
 pub(crate) mod random;
