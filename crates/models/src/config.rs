@@ -321,7 +321,7 @@ impl Config {
     /// # Errors
     /// [`Error::Argument`] if the format has no place for something.
     pub fn to_gguf(&self) -> Result<Vec<(String, Value)>> {
-        let mut keys = Keys::new(self.layers.len());
+        let mut keys = Keys::new(self.layers.len(), self.eps);
         keys.set("context_length", self.context.min(u32::MAX as usize) as u32);
         keys.set("embedding_length", self.hidden as u32);
         keys.set("block_count", self.layers.len() as u32);

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mlp, Module, Moe, Norm, Param, Rope, RopeConfig, Slot,
-    Source, State, join,
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mlp, Module, Moe, Norm, Param, Recurrent, Rope,
+    RopeConfig, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -74,16 +74,16 @@ enum Block {
     Attention(Attention),
     Mlp(Mlp),
     Moe(Moe),
-    Mamba(Mamba),
+    Recurrent(Box<dyn Recurrent>),
 }
 
 impl Block {
     fn forward(&self, x: &Tensor, state: Option<&mut BlockState>) -> imaginal_nn::Result<Tensor> {
         match (self, state) {
             (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
-            (Block::Mamba(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
+            (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
             (Block::Attention(b), None) => b.forward(x, None),
-            (Block::Mamba(b), None) => b.forward(x, None),
+            (Block::Recurrent(b), None) => b.forward(x, None),
             (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
             (Block::Moe(b), None | Some(BlockState::None)) => b.forward(x),
             _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
@@ -146,7 +146,8 @@ impl Model {
                     }
                     BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
-                    BlockConfig::Mamba(c) => Block::Mamba(Mamba::new(source, &prefix, c)?),
+                    BlockConfig::Mamba(c) => Block::Recurrent(Box::new(Mamba::new(source, &prefix, c)?)),
+                    BlockConfig::Mamba2(c) => Block::Recurrent(Box::new(Mamba2::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
                 subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside });
@@ -217,7 +218,7 @@ impl Model {
             .flatten()
             .zip(self.config.layers().iter().flatten())
             .map(|(sub, config)| match (&sub.block, config) {
-                (Block::Mamba(m), _) => Ok(BlockState::Recurrent(m.state(batch))),
+                (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }
@@ -389,7 +390,7 @@ impl Module for Model {
                     Block::Attention(b) => b.slots(&prefix, visit),
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
-                    Block::Mamba(b) => b.slots(&prefix, visit),
+                    Block::Recurrent(b) => b.slots(&prefix, visit),
                 }
                 NamedNorm::slots(&sub.post_norm, &prefix, visit);
                 NamedNorm::slots(&sub.sum_norm, &prefix, visit);

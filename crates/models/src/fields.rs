@@ -222,13 +222,18 @@ impl<'a> Fields<'a> {
             Some(numbers) if numbers.len() >= layers => numbers[..layers].to_vec(),
             Some(numbers) => {
                 self.problem(name, format!("{} entries for {layers} layers", numbers.len()));
-                vec![least; layers]
+                vec![least.max(1); layers]
             }
             None => {
                 self.problem(name, format!("not a list of whole numbers from {least} to {most}"));
-                vec![least; layers]
+                vec![least.max(1); layers]
             }
         }
+    }
+
+    /// Whether the field is a list.
+    pub fn is_list(&self, key: &Key) -> bool {
+        self.list(key).is_some()
     }
 
     /// A truth value for each of `layers`, if there is such a list (numbers other than 0 are true).

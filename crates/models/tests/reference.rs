@@ -53,6 +53,12 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
         .fold(0.0, |m: f32, d| if d.is_nan() || m.is_nan() { f32::NAN } else { m.max(d) })
 }
 
+/// Of the single values a few are far off, where a router chooses another expert.
+fn rms_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    (a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f32>() / a.len() as f32).sqrt()
+}
+
 fn batch(model: &Model, tokens: &[u32]) -> Vec<f32> {
     no_grad(|| model.forward(&Model::ids(tokens).unwrap(), None, Rows::All)).unwrap().to_vec().unwrap()
 }
@@ -160,11 +166,11 @@ fn lower_precision_files_come_near() {
             continue;
         }
         let want = expected(&dir);
-        for (format, bound) in [(Format::F16, 0.05), (Format::BF16, 0.3), (Format::Q8_0, 0.5)] {
+        for (format, bound) in [(Format::F16, 0.02), (Format::BF16, 0.15), (Format::Q8_0, 0.15)] {
             let options = SaveOptions { format, ..SaveOptions::default() };
             let bytes = model.to_gguf(tokenizer.as_ref(), &options).unwrap();
             let small = Loaded::from_gguf_bytes("memory", bytes, &Device::Cpu).unwrap().model;
-            let d = difference(&batch(&small, &want.tokens), &want.logits);
+            let d = rms_difference(&batch(&small, &want.tokens), &want.logits);
             assert!(d <= bound && d > 0.0 || dir.to_string_lossy().contains("bf16"), "{} {format}: {d}", dir.display());
             let stepwise = difference(&pieces(&small, &want.tokens, 1), &batch(&small, &want.tokens));
             assert!(stepwise <= TOLERANCE, "{} {format}: stepwise differs by {stepwise}", dir.display());

@@ -283,7 +283,6 @@ fn wrong_metadata_is_refused_by_name() {
         ("qwen3moe", "qwen3moe.expert_count", None, "qwen3moe.expert_count: missing"),
         ("qwen3moe", "qwen3moe.expert_used_count", Some(9u32.into()), "qwen3moe.expert_used_count: 9 experts"),
         ("mamba", "mamba.ssm.state_size", Some(0u32.into()), "mamba.ssm.state_size: 0"),
-        ("mamba", "mamba.ssm.dt_b_c_rms", Some(true.into()), "mamba.ssm.dt_b_c_rms"),
         ("mamba", "mamba.ssm.inner_size", None, "mamba.ssm.inner_size: missing"),
     ];
     for (arch, key, value, expected) in cases {

@@ -237,4 +237,7 @@ pub static ARCHS: &[Arch] = &[
     dense::COMMAND_R,
     dense::COHERE2,
     mamba::MAMBA,
+    mamba::FALCON_MAMBA,
+    mamba::MAMBA2,
+    mamba::JAMBA,
 ];

@@ -193,13 +193,13 @@ impl AttentionRow {
 
     pub(super) fn read(&self, r: &Reader) -> Vec<AttentionConfig> {
         let (f, hidden) = (r.f, r.shared.hidden);
-        let heads = r.per_layer(&HEADS, None, 1, MOST_HEADS);
+        let heads = r.counts(&HEADS, None, MOST_HEADS);
         let most = heads.iter().copied().max().unwrap_or(1);
         let falcon = self.falcon_heads && !f.is_gguf() && !f.flag(&NEW_DECODER, false);
         let kv_heads = match f.has(&KV_HEADS) {
             _ if falcon && f.flag(&MULTI_QUERY, true) => vec![1; heads.len()],
             _ if falcon => heads.clone(),
-            true => r.per_layer(&KV_HEADS, None, 1, MOST_HEADS),
+            true => r.counts(&KV_HEADS, None, MOST_HEADS),
             false => heads.clone(),
         };
         for (heads, kv_heads) in heads.iter().zip(&kv_heads) {
@@ -419,8 +419,14 @@ impl AttentionRow {
 
     pub(super) fn write(&self, layers: &[(usize, &AttentionConfig)], keys: &mut Keys) -> Result<(), String> {
         let Some((_, first)) = layers.first() else { return Ok(()) };
+        let alike = layers.iter().all(|(_, c)| c.heads == first.heads);
+        if alike {
+            keys.set("attention.head_count", first.heads as u32);
+        }
         for (i, c) in layers {
-            keys.set_layer("attention.head_count", *i, c.heads);
+            if !alike {
+                keys.set_layer("attention.head_count", *i, c.heads);
+            }
             keys.set_layer("attention.head_count_kv", *i, c.kv_heads);
         }
         keys.set("attention.key_length", first.head_dim as u32);

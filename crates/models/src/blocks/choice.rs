@@ -34,15 +34,16 @@ impl Choice {
     }
 }
 
-/// A choice by a list of strings of `config.json`, one for each layer: the number beside the string that matches. In a GGUF
-/// file, 0 where the layer has key heads and 1 where it has none.
+/// For GGUF files: 1 where the layer has key heads, 0 where it has none.
+pub(crate) fn by_kv_heads(r: &Reader) -> Vec<usize> {
+    let key = Key::new(&["attention.head_count_kv"], &[]);
+    let heads = r.f.per_layer(&key, None, 0, 1 << 14, r.shared.layers);
+    r.pick(&heads.iter().map(|&heads| usize::from(heads > 0)).collect::<Vec<_>>())
+}
+
+/// For `config.json`: by a list of strings, one for each layer, the number beside the string that matches.
 pub(crate) fn by_types(r: &Reader, key: &Key, names: &[(&str, usize)]) -> Vec<usize> {
     let layers = r.shared.layers;
-    if r.f.is_gguf() {
-        let key = Key::new(&["attention.head_count_kv"], &[]);
-        let heads = r.f.per_layer(&key, None, 0, 1 << 14, layers);
-        return r.pick(&heads.iter().map(|&heads| usize::from(heads == 0)).collect::<Vec<_>>());
-    }
     let types = r.f.texts(key).unwrap_or_default();
     if types.len() != layers {
         r.f.problem(r.f.name(key), format!("{} entries for {layers} layers", types.len()));

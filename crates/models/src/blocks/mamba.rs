@@ -1,4 +1,4 @@
-use imaginal_nn::{Activation, MambaConfig};
+use imaginal_nn::{Activation, InnerNorms, MambaConfig};
 
 use super::mlp::ActivationRow;
 use super::{Keys, Reader};
@@ -11,19 +11,34 @@ use crate::tensors::{Map, Specs, Stored};
 pub struct MambaRow {
     /// Where its tensors are within a layer of a Hugging Face checkpoint: `mixer`.
     pub hf: &'static str,
+    /// The norms of dt, B and C.
+    pub norms: InnerNormsRow,
 }
 
-const INNER: Key = Key::new(&["ssm.inner_size"], &[]);
-const EXPAND: Key = Key::new(&[], &["expand"]);
-const STATE: Key = Key::new(&["ssm.state_size"], &["state_size", "d_state"]);
-const CONV: Key = Key::new(&["ssm.conv_kernel"], &["conv_kernel", "d_conv"]);
-const RANK: Key = Key::new(&["ssm.time_step_rank"], &["time_step_rank"]);
-const BIAS: Key = Key::new(&[], &["use_bias"]);
-const CONV_BIAS: Key = Key::new(&[], &["use_conv_bias"]);
+/// The norms of dt, B and C.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum InnerNormsRow {
+    /// There are none, unless a GGUF file has them without weights (Falcon Mamba).
+    Never,
+    /// Without weights.
+    Bare,
+    /// With weights (Jamba).
+    Gains,
+}
+
+pub(super) const INNER: Key = Key::new(&["ssm.inner_size"], &[]);
+const EXPAND: Key = Key::new(&[], &["expand", "mamba_expand"]);
+pub(super) const STATE: Key =
+    Key::new(&["ssm.state_size"], &["state_size", "d_state", "mamba_d_state", "ssm_state_size"]);
+pub(super) const CONV: Key = Key::new(&["ssm.conv_kernel"], &["conv_kernel", "d_conv", "mamba_d_conv"]);
+const RANK: Key = Key::new(&["ssm.time_step_rank"], &["time_step_rank", "mamba_dt_rank"]);
+const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias"]);
+pub(super) const CONV_BIAS: Key = Key::new(&[], &["use_conv_bias", "mamba_conv_bias"]);
+const NORM_EPS: Key = Key::new(&[], &["mixer_rms_eps"]);
 const INNER_NORMS: Key = Key::new(&["ssm.dt_b_c_rms"], &[]);
 
 /// Longest convolution and widest state that any model comes near.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 impl MambaRow {
     pub(super) fn read(&self, r: &Reader) -> MambaConfig {
@@ -31,9 +46,10 @@ impl MambaRow {
         if ActivationRow::Usually(Activation::Silu).read(r) != Activation::Silu {
             f.problem("hidden_act", "only silu is supported here");
         }
-        if f.flag(&INNER_NORMS, false) {
-            f.problem(f.name(&INNER_NORMS), "norms of dt, B and C are not supported");
-        }
+        let norms = match self.norms {
+            InnerNormsRow::Never if f.flag(&INNER_NORMS, false) => InnerNormsRow::Bare,
+            norms => norms,
+        };
         let hidden = r.shared.hidden;
         let gguf = f.is_gguf();
         let default = |x: usize| if gguf { None } else { Some(x) };
@@ -59,7 +75,10 @@ impl MambaRow {
             dt_rank,
             bias: f.flag(&BIAS, false),
             conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
-            norms: None,
+            norms: (norms != InnerNormsRow::Never).then(|| InnerNorms {
+                eps: f.float(&NORM_EPS, Some(r.shared.eps), 0.0, 1.0),
+                gains: norms == InnerNormsRow::Gains,
+            }),
             layers: r.shared.layers,
         }
     }
@@ -76,6 +95,12 @@ impl MambaRow {
             specs.add("ssm_conv1d.bias", &[&hf("conv1d.bias")], &[c.inner], false);
         }
         specs.linear("ssm_x", &hf("x_proj"), [c.dt_rank + 2 * c.state, c.inner], false, None);
+        if c.norms.is_some_and(|n| n.gains) {
+            for (name, width) in [("dt", c.dt_rank), ("b", c.state), ("c", c.state)] {
+                let (gguf, hf) = (format!("ssm_{name}_norm.weight"), hf(&format!("{name}_layernorm.weight")));
+                specs.add(&gguf, &[&hf], &[width], false);
+            }
+        }
         specs.linear("ssm_dt", &hf("dt_proj"), [c.inner, c.dt_rank], true, None);
         let a = specs.add("ssm_a_log", &[&hf("A_log")], &[c.inner, c.state], false);
         a.gguf.iter_mut().for_each(|way| way.name = way.name.replace("ssm_a_log", "ssm_a"));
@@ -92,11 +117,14 @@ impl MambaRow {
         if c.bias {
             return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
         }
+        if c.norms.is_some_and(|n| n.eps != keys.eps) {
+            return Err("an epsilon of Mamba's inner norms has no place in a GGUF file".into());
+        }
         keys.set("ssm.conv_kernel", c.conv as u32);
         keys.set("ssm.inner_size", c.inner as u32);
         keys.set("ssm.state_size", c.state as u32);
         keys.set("ssm.time_step_rank", c.dt_rank as u32);
-        keys.set("ssm.dt_b_c_rms", false);
+        keys.set("ssm.dt_b_c_rms", c.norms.is_some_and(|n| !n.gains));
         Ok(())
     }
 }

@@ -91,7 +91,7 @@ impl MlpRow {
             activation: self.activation.read(r),
             bias: r.bias(self.bias, "ffn_down.bias"),
         };
-        let inner = r.per_layer(key, usual, 1, WIDTH);
+        let inner = r.counts(key, usual, WIDTH);
         inner.into_iter().map(|inner| MlpConfig { inner, ..config.clone() }).collect()
     }
 

@@ -4,21 +4,23 @@
 mod attention;
 mod choice;
 mod mamba;
+mod mamba2;
 mod mlp;
 mod moe;
 mod rope;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
-pub(crate) use choice::by_types;
-pub use mamba::MambaRow;
+pub(crate) use choice::{by_kv_heads, by_types};
+pub use mamba::{InnerNormsRow, MambaRow};
+pub use mamba2::{GatedNormRow, Mamba2Row};
 pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow};
 pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_step, if_any};
 pub use rope::{RopeRow, Turned};
 
 use imaginal_files::gguf::Value;
-use imaginal_nn::{AttentionConfig, MambaConfig, MlpConfig, MoeConfig};
+use imaginal_nn::{AttentionConfig, Mamba2Config, MambaConfig, MlpConfig, MoeConfig};
 
 use crate::config::Shared;
 use crate::fields::{Fields, Key};
@@ -36,6 +38,8 @@ pub enum BlockRow {
     Moe(MoeRow),
     /// A selective state space.
     Mamba(MambaRow),
+    /// A state space of heads.
+    Mamba2(Mamba2Row),
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -51,6 +55,8 @@ pub enum BlockConfig {
     Moe(MoeConfig),
     /// A selective state space.
     Mamba(MambaConfig),
+    /// A state space of heads.
+    Mamba2(Mamba2Config),
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -101,15 +107,24 @@ impl Reader<'_> {
         self.layers.iter().map(|&layer| all[layer]).collect()
     }
 
-    /// [`Fields::per_layer`] for these layers.
-    pub fn per_layer(&self, key: &Key, default: Option<usize>, least: usize, most: usize) -> Vec<usize> {
-        self.pick(&self.f.per_layer(key, default, least, most, self.shared.layers))
+    /// [`Fields::per_layer`] for these layers, from 1 on. Layers with other blocks may have 0.
+    pub fn counts(&self, key: &Key, default: Option<usize>, most: usize) -> Vec<usize> {
+        if !self.f.is_list(key) {
+            return vec![self.f.size(key, default, most); self.layers.len()];
+        }
+        let counts = self.pick(&self.f.per_layer(key, default, 0, most, self.shared.layers));
+        if counts.contains(&0) {
+            self.f.problem(self.f.name(key), format!("0 is not a whole number from 1 to {most}"));
+        }
+        counts.into_iter().map(|count| count.max(1)).collect()
     }
 }
 
 /// Metadata under construction.
 pub(crate) struct Keys {
     layers: usize,
+    /// Epsilon of the norms outside the blocks, beside which the format has no other.
+    eps: f64,
     list: Vec<(&'static str, Entry)>,
 }
 
@@ -121,8 +136,8 @@ enum Entry {
 }
 
 impl Keys {
-    pub fn new(layers: usize) -> Self {
-        Keys { layers, list: Vec::new() }
+    pub fn new(layers: usize, eps: f64) -> Self {
+        Keys { layers, eps, list: Vec::new() }
     }
 
     /// Sets a key (without the architecture's prefix).
@@ -170,6 +185,7 @@ impl BlockRow {
             BlockRow::Mlp(row) => row.read(r).into_iter().map(BlockConfig::Mlp).collect(),
             BlockRow::Moe(row) => vec![BlockConfig::Moe(row.read(r)); n],
             BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(r)); n],
+            BlockRow::Mamba2(row) => vec![BlockConfig::Mamba2(row.read(r)); n],
             BlockRow::Choice(choice) => choice.read(r),
         }
     }
@@ -183,6 +199,7 @@ impl BlockRow {
                     | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
                     | (BlockRow::Moe(_), BlockConfig::Moe(_))
                     | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
+                    | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
             )
         };
         match self {
@@ -198,6 +215,7 @@ impl BlockRow {
             (BlockRow::Mlp(row), BlockConfig::Mlp(c)) => row.tensors(c, specs),
             (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
+            (BlockRow::Mamba2(row), BlockConfig::Mamba2(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -224,6 +242,7 @@ impl BlockRow {
             BlockRow::Mlp(row) => row.write(&of!(Mlp), keys),
             BlockRow::Moe(row) => row.write(&of!(Moe), keys),
             BlockRow::Mamba(row) => row.write(&of!(Mamba), keys),
+            BlockRow::Mamba2(row) => row.write(&of!(Mamba2), keys),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }

@@ -230,11 +230,11 @@ impl MoeRow {
                 keys.set("expert_shared_count", (shared.inner / c.inner) as u32);
             }
         }
-        // Readers ask for the width of a dense layer: that of the experts that a token uses together.
-        if !keys.has("feed_forward_length") {
-            let own = self.inner.gguf.first() == Some(&"feed_forward_length");
-            let width = if own { c.inner } else { c.inner * c.router.used };
-            keys.set("feed_forward_length", width.min(u32::MAX as usize) as u32);
+        if self.inner.gguf.contains(&"feed_forward_length") {
+            layers.iter().for_each(|(i, c)| keys.set_layer("feed_forward_length", *i, c.inner));
+        } else if !keys.has("feed_forward_length") {
+            // Readers ask for the width of a dense layer: that of the experts that a token uses together.
+            keys.set("feed_forward_length", (c.inner * c.router.used).min(u32::MAX as usize) as u32);
         }
         keys.set("expert_feed_forward_length", c.inner as u32);
         keys.set("expert_count", c.router.experts as u32);

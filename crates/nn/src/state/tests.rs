@@ -17,26 +17,6 @@ enum Layer {
     Recurrent(Box<dyn Recurrent>),
 }
 
-/// A layer with a recurrent state.
-trait Recurrent {
-    fn run(&self, x: &Tensor, state: Option<&mut RecurrentState>) -> Result<Tensor>;
-    fn empty(&self) -> RecurrentState;
-}
-
-macro_rules! recurrent {
-    ($($layer:ty),*) => {$(
-        impl Recurrent for $layer {
-            fn run(&self, x: &Tensor, state: Option<&mut RecurrentState>) -> Result<Tensor> {
-                self.forward(x, state)
-            }
-            fn empty(&self) -> RecurrentState {
-                self.state(1)
-            }
-        }
-    )*};
-}
-recurrent!(Mamba, Mamba2, GatedDeltaNet, KimiDeltaAttention, LightningAttention, ShortConv);
-
 #[derive(Clone)]
 enum Memory {
     Kv(KvState),
@@ -57,7 +37,7 @@ impl Layer {
         match self {
             Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
             Layer::Cache(format) => Memory::Kv(KvState::new(*format, 1, 2, 32, &Device::Cpu).unwrap()),
-            Layer::Recurrent(l) => Memory::Recurrent(l.empty()),
+            Layer::Recurrent(l) => Memory::Recurrent(l.state(1)),
         }
     }
 
@@ -65,7 +45,7 @@ impl Layer {
         no_grad(|| match (self, memory) {
             (Layer::Attention(l), Memory::Kv(s)) => l.forward(x, Some(s)),
             (Layer::Cache(_), Memory::Kv(s)) => attend(x, s),
-            (Layer::Recurrent(l), Memory::Recurrent(s)) => l.run(x, Some(s)),
+            (Layer::Recurrent(l), Memory::Recurrent(s)) => l.forward(x, Some(s)),
             _ => unreachable!(),
         })
         .unwrap()
@@ -75,7 +55,7 @@ impl Layer {
         no_grad(|| match self {
             Layer::Attention(l) => l.forward(x, None),
             Layer::Cache(_) => Ok(self.run(x, &mut self.empty())),
-            Layer::Recurrent(l) => l.run(x, None),
+            Layer::Recurrent(l) => l.forward(x, None),
         })
         .unwrap()
         .to_vec()

@@ -1,0 +1,117 @@
+use imaginal_nn::{GatedNorm, Mamba2Config};
+
+use super::mamba::{CONV, CONV_BIAS, INNER, MOST, STATE};
+use super::{Keys, Reader};
+use crate::config::WIDTH;
+use crate::fields::Key;
+use crate::tensors::{Map, Specs, Stored};
+
+/// What an architecture fixes of its state space of heads.
+#[derive(Copy, Clone, Debug)]
+pub struct Mamba2Row {
+    /// Where its tensors are within a layer of a Hugging Face checkpoint: `mixer`.
+    pub hf: &'static str,
+    /// The norm beside the gate.
+    pub norm: GatedNormRow,
+}
+
+/// The norm beside the gate.
+#[derive(Copy, Clone, Debug)]
+pub enum GatedNormRow {
+    /// Of the channels of each group.
+    Groups,
+    /// Of all channels together.
+    Whole,
+}
+
+const HEADS: Key =
+    Key::new(&["ssm.time_step_rank"], &["mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"]);
+const HEAD_DIM: Key = Key::new(&[], &["mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim"]);
+const GROUPS: Key = Key::new(&["ssm.group_count"], &["mamba_n_groups", "mamba_ngroups", "n_groups"]);
+const LIMITS: Key = Key::new(&[], &["time_step_limit"]);
+const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias"]);
+
+impl Mamba2Row {
+    pub(super) fn read(&self, r: &Reader) -> Mamba2Config {
+        let f = r.f;
+        let gguf = f.is_gguf();
+        let heads = f.size(&HEADS, None, WIDTH);
+        let groups = f.size(&GROUPS, Some(1), WIDTH);
+        let inner = match gguf {
+            true => f.size(&INNER, None, WIDTH),
+            false => heads.saturating_mul(f.size(&HEAD_DIM, None, WIDTH)),
+        };
+        if inner > WIDTH
+            || !inner.is_multiple_of(heads)
+            || !heads.is_multiple_of(groups)
+            || !inner.is_multiple_of(groups)
+        {
+            let what = format!("{inner} channels, {heads} heads and {groups} groups have no equal shares");
+            f.conflict(f.name(&HEADS), what);
+        }
+        let limits = f.floats(&LIMITS).filter(|l| l.len() == 2 && l[0] >= 0.0 && l[0] <= l[1]);
+        if limits.is_none() && f.has(&LIMITS) {
+            f.problem(f.name(&LIMITS), "not two numbers, the smaller first");
+        }
+        let bias = f.flag(&BIAS, false);
+        let default = |x: usize| (!gguf).then_some(x);
+        Mamba2Config {
+            hidden: r.shared.hidden,
+            inner,
+            heads,
+            groups,
+            state: f.size(&STATE, default(128), MOST),
+            conv: f.size(&CONV, default(4), MOST),
+            in_bias: bias,
+            out_bias: bias,
+            conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
+            norm: Some(GatedNorm {
+                eps: r.shared.eps,
+                groups: if matches!(self.norm, GatedNormRow::Groups) { groups } else { 1 },
+                before_gate: false,
+            }),
+            // What is written for no limit at all.
+            dt_limits: limits.map_or((0.0, f64::INFINITY), |l| (l[0], if l[1] >= 1e9 { f64::INFINITY } else { l[1] })),
+            scales: None,
+            layers: r.shared.layers,
+        }
+    }
+
+    pub(super) fn tensors(&self, c: &Mamba2Config, specs: &mut Specs) {
+        let hf = |name: &str| format!("{}.{name}", self.hf);
+        let channels = c.inner + 2 * c.groups * c.state;
+        specs.linear("ssm_in", &hf("in_proj"), [c.inner + channels + c.heads, c.hidden], c.in_bias, None);
+        let conv = Stored::whole(hf("conv1d.weight"), &[channels, 1, c.conv]);
+        specs.add_stored("ssm_conv1d.weight", vec![conv], &[channels, c.conv], false);
+        if c.conv_bias {
+            specs.add("ssm_conv1d.bias", &[&hf("conv1d.bias")], &[channels], false);
+        }
+        specs.add("ssm_dt.bias", &[&hf("dt_bias")], &[c.heads], false);
+        let each = |name: &str| vec![Stored::whole(hf(name), &[c.heads])];
+        let a = specs.add_stored("ssm_a_log", each("A_log"), &[c.heads, 1], false);
+        a.gguf.iter_mut().for_each(|way| way.name = way.name.replace("ssm_a_log", "ssm_a"));
+        a.map = Map::NegExp;
+        specs.add_stored("ssm_d", each("D"), &[c.heads, 1], false);
+        if let Some(norm) = &c.norm {
+            let stored = Stored::whole(hf("norm.weight"), &[c.inner]);
+            specs.add_stored("ssm_norm.weight", vec![stored], &[norm.groups, c.inner / norm.groups], false);
+        }
+        specs.linear("ssm_out", &hf("out_proj"), [c.hidden, c.inner], c.out_bias, None);
+    }
+
+    pub(super) fn write(&self, layers: &[(usize, &Mamba2Config)], keys: &mut Keys) -> Result<(), String> {
+        let Some((_, c)) = layers.first() else { return Ok(()) };
+        if c.in_bias || c.out_bias {
+            return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
+        }
+        if c.dt_limits != (0.0, f64::INFINITY) {
+            return Err("limits of Mamba's step sizes have no place in a GGUF file".into());
+        }
+        keys.set("ssm.conv_kernel", c.conv as u32);
+        keys.set("ssm.inner_size", c.inner as u32);
+        keys.set("ssm.state_size", c.state as u32);
+        keys.set("ssm.time_step_rank", c.heads as u32);
+        keys.set("ssm.group_count", c.groups as u32);
+        Ok(())
+    }
+}
