@@ -1,0 +1,39 @@
+"""Settings of the tiny reference models: one table for all families that transformers implements.
+
+Each module has a dictionary FAMILIES: family name -> {"base": settings, "variants": {variant: settings}}. Settings are
+the keys of config.json in the spelling that published checkpoints have, plus what begins with an underscore, which is
+for the generator (`family_models.py`):
+
+    _about     what the variant exercises (goes into the index)
+    _auto      class of transformers that builds the model: CausalLM (default), base, MaskedLM, SequenceClassification
+    _seed      seed of the weights (0); another one where a router decision was too close to call
+    _embed     standard deviation of the token embedding (1.0), so that a multiplier leaves the residual stream near one
+    _gain      pattern -> factor on the standard deviation of the weights whose names it matches
+    _layout    function of `layouts.py` that turns the tensors as transformers saves them into those of another file
+    _tokens    number of tokens (41)
+    _drop      keys of the base that this variant does not have
+    _gguf      False: do not try; a text: why not
+    _llama     why llama.cpp computes something else from the converted file, or cannot read it
+    _keep      True: the converted file is good all the same. Otherwise it is removed where llama.cpp disagrees
+    _config    keys that config.json has in the end but not while transformers reads it
+    _invisible pattern of tensors that may have no effect on the result, as in the published model
+"""
+
+from . import dense, encoders, moe, recurrent
+
+
+def merged(base: dict, variant: dict) -> dict:
+    """Settings of a variant: those of the base with its own over them, less those it drops."""
+    dropped = {*base.get("_drop", ()), *variant.get("_drop", ())}
+    return {key: value for key, value in {**base, **variant}.items() if key not in dropped}
+
+
+def table() -> dict[str, dict]:
+    """Name of each tiny model (FAMILY-VARIANT) with its settings; `_family` and `_variant` say where it is from."""
+    result = {}
+    for module in (dense, moe, recurrent, encoders):
+        for family, entry in module.FAMILIES.items():
+            for variant, settings in entry["variants"].items():
+                settings = merged(entry["base"], settings)
+                result[f"{family}-{variant}"] = {"_family": family, "_variant": variant, **settings}
+    return result
