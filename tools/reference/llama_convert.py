@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Convert Hugging Face directories to DIR/model.gguf (f32) with llama.cpp's own converter, vocabulary left out.
 
-    python tools/reference/llama_convert.py /path/to/llama.cpp DIR...
+    python tools/reference/llama_convert.py /path/to/llama.cpp DIR... < options.json
+
+Standard input may be empty or hold options by name of the directory: {"raw": take config.json as it is, not as
+transformers completes it; "extra": more keys for the converter}.
 
 The converter's classes do everything except the vocabulary: the files say `tokenizer.ggml.model = no_vocab` and
 `ARCH.vocab_size`. Where it fails, DIR/gguf.error holds the reason. Needs llama.cpp's source, torch, transformers.
@@ -13,61 +16,69 @@ import sys
 from pathlib import Path
 
 
-def convert(directory: Path, raw: bool) -> None:
-    """Write DIR/model.gguf, from what transformers makes of config.json or from its keys as they are (raw)."""
+def convert(directory: Path, raw: bool, mtp: bool, extra: dict) -> None:
+    """Write DIR/model.gguf, from what transformers makes of config.json or from its keys as they are (raw), with layers
+    for predicting further tokens or without, and with extra keys for the converter."""
     import gguf
     import torch
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
 
     with torch.inference_mode():
-        # What transformers makes of config.json, with the keys that it drops and the converter wants; or, where that
-        # fills in what the converter takes from its absence, the keys as they are.
+        # The keys that transformers drops and the converter wants are put back.
         plain = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         hparams = dict(plain) if raw else {**plain, **ModelBase.load_hparams(directory, False)}
+        hparams.update(extra)
         cls = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+        cls.no_mtp = not mtp
         out = directory / "model.gguf"
         instance = cls(directory, gguf.LlamaFileType.ALL_F32, out, hparams=dict(hparams))
+        parameters = instance.set_gguf_parameters
 
-        def no_vocabulary() -> None:
+        def parameters_without_vocabulary() -> None:
+            parameters()
             writer = instance.gguf_writer
             writer.add_tokenizer_model("no_vocab")
-            vocab = instance.hparams.get("vocab_size") or instance.hparams["text_config"]["vocab_size"]
             if not any("vocab_size" in key for part in writer.kv_data for key in part):
-                writer.add_vocab_size(vocab)
+                writer.add_vocab_size(hparams.get("vocab_size") or hparams["text_config"]["vocab_size"])
             if hparams.get("type_vocab_size"):
                 writer.add_token_type_count(hparams["type_vocab_size"])
 
-        # The parameters come first in the original, so that it is known whether they hold the size.
+        # The parameters come after the vocabulary in the original; here it is known then whether they hold its size.
         instance.set_vocab = lambda: None
-        write_vocabulary = instance.set_gguf_parameters
-
-        def parameters() -> None:
-            write_vocabulary()
-            no_vocabulary()
-
-        instance.set_gguf_parameters = parameters
+        instance._get_suppress_tokens = lambda: None  # asks the tokenizer
+        instance.set_gguf_parameters = parameters_without_vocabulary
         instance.write()
+
+
+def attempt(directory: Path, raw: bool | None, extra: dict) -> str | None:
+    """Convert, trying the readings of the configuration in turn if raw is None; the first error if none does."""
+    first = None
+    for reading in [raw] if raw is not None else [False, True]:
+        for mtp in (True, False):
+            try:
+                convert(directory, reading, mtp, extra)
+                return None
+            except Exception as error:  # noqa: BLE001 - the other way may do
+                first = first or f"{type(error).__name__}: {str(error)[:300]}"
+                (directory / "model.gguf").unlink(missing_ok=True)
+    return first
 
 
 def main() -> None:
     llama_cpp, *directories = sys.argv[1:]
     sys.path[:0] = [llama_cpp, str(Path(llama_cpp) / "gguf-py")]
     logging.disable(logging.WARNING)
+    options = json.loads(sys.stdin.read() or "{}")
     for directory in map(Path, directories):
-        (directory / "model.gguf").unlink(missing_ok=True)
+        option = options.get(directory.name, {})
         tokenizer = directory / "tokenizer.json"
         made = not tokenizer.exists()
         if made:  # some converters count its entries
             vocab = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("vocab_size", 0)
             tokenizer.write_text(json.dumps({"model": {"vocab": {str(i): i for i in range(vocab)}}, "added_tokens": []}))
-        try:
-            try:
-                convert(directory, raw=False)
-            except Exception:  # noqa: BLE001 - the other reading of the configuration may do
-                convert(directory, raw=True)
-        except Exception as error:  # noqa: BLE001 - one of many: leave the reason beside it and go on
-            (directory / "gguf.error").write_text(f"{type(error).__name__}: {str(error)[:300]}\n")
-            (directory / "model.gguf").unlink(missing_ok=True)
+        error = attempt(directory, option.get("raw"), option.get("extra", {}))
+        if error:
+            (directory / "gguf.error").write_text(error + "\n")
         if made:
             tokenizer.unlink()
 

@@ -10,12 +10,18 @@ for the generator (`family_models.py`):
     _embed     standard deviation of the token embedding (1.0), so that a multiplier leaves the residual stream near one
     _gain      pattern -> factor on the standard deviation of the weights whose names it matches
     _layout    function of `layouts.py` that turns the tensors as transformers saves them into those of another file
+    _snap      function of `layouts.py` that rounds and packs weights: the file has them packed
+    _constant  pattern of tensors that follow from the configuration and stay as they are
     _tokens    number of tokens (41)
     _drop      keys of the base that this variant does not have
     _gguf      False: do not try; a text: why not
+    _oracle    "llama": the expectation is what llama.cpp computes from the converted file
+    _convert   options of llama_convert.py
     _llama     why llama.cpp computes something else from the converted file, or cannot read it
     _keep      True: the converted file is good all the same. Otherwise it is removed where llama.cpp disagrees
     _config    keys that config.json has in the end but not while transformers reads it
+    _final     True: and no others
+    _hidden    keys that only transformers needs, not in config.json in the end
     _invisible pattern of tensors that may have no effect on the result, as in the published model
 """
 
@@ -23,9 +29,9 @@ from . import dense, encoders, moe, recurrent
 
 
 def merged(base: dict, variant: dict) -> dict:
-    """Settings of a variant: those of the base with its own over them, less those it drops."""
+    """Settings of a variant: those of the base less what either drops, with its own over them."""
     dropped = {*base.get("_drop", ()), *variant.get("_drop", ())}
-    return {key: value for key, value in {**base, **variant}.items() if key not in dropped}
+    return {**{key: value for key, value in base.items() if key not in dropped}, **variant}
 
 
 def table() -> dict[str, dict]:

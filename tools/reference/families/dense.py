@@ -82,10 +82,11 @@ FAMILIES = {
                  "hidden_size": 28, "intermediate_size": 31, "num_hidden_layers": 4, "head_dim": 8,
                  "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
                  "max_position_embeddings": 512, "rms_norm_eps": 3e-3, "rope_theta": 10000.0, "sliding_window": 7,
-                 "query_pre_attn_scalar": 5, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 6.0},
+                 "query_pre_attn_scalar": 8, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 6.0},
         "variants": {
-            "caps": {"_about": "alternating window, post norms, soft-caps on scores and logits, query_pre_attn_scalar"},
-            "no-caps": {"_about": "no soft-caps, layer_types given in the other order", "attn_logit_softcapping": None,
+            "caps": {"_about": "alternating window, post norms, soft-caps on scores and logits"},
+            "no-caps": {"_about": "no soft-caps, layer_types in another order, query_pre_attn_scalar other than head_dim",
+                        "query_pre_attn_scalar": 5, "attn_logit_softcapping": None,
                         "final_logit_softcapping": None,
                         "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
                         "_llama": "llama.cpp has its own window pattern and always a cap"},
@@ -106,13 +107,13 @@ FAMILIES = {
                        "_llama": "llama.cpp has the pattern of six layers built in"},
             "pattern6": {"_about": "the pattern of published models: five windows, one global layer", "hidden_size": 16,
                          "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 7,
-                         "sliding_window_pattern": 6},
+                         "sliding_window_pattern": 6, "query_pre_attn_scalar": 8, "rope_local_base_freq": 10000.0},
         },
     },
     "phi": {
         "base": {"architectures": ["PhiForCausalLM"], "model_type": "phi", **SMALL, **IDS, "hidden_size": 24,
                  "intermediate_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "hidden_act": "gelu_new", "max_position_embeddings": 512,
-                 "layer_norm_eps": 3e-3, "rope_theta": 700.0, "partial_rotary_factor": 0.5, "qk_layernorm": False,
+                 "layer_norm_eps": 3e-3, "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "qk_layernorm": False,
                  "tie_word_embeddings": False},
         "variants": {
             "plain": {"_about": "parallel residual, LayerNorm, biases everywhere (head too), partial rotary 0.5"},
@@ -159,7 +160,7 @@ FAMILIES = {
     "gpt_neox": {
         "base": {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", **SMALL, **IDS,
                  "num_attention_heads": 4, "hidden_act": "gelu", "max_position_embeddings": 512, "layer_norm_eps": 3e-3,
-                 "rotary_pct": 0.5, "rotary_emb_base": 700, "use_parallel_residual": True, "tie_word_embeddings": False},
+                 "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": True, "tie_word_embeddings": False},
         "variants": {
             "parallel": {"_about": "parallel residual, qkv fused head by head, rotary_pct, embed_out"},
             "serial": {"_about": "use_parallel_residual false, full rotary, no attention bias",
@@ -174,6 +175,7 @@ FAMILIES = {
         "variants": {
             "window": {"_about": "LayerNorm, biases, plain MLP (c_fc, c_proj), window, tied without saying so",
                        "_llama": "llama.cpp has no window for starcoder2"},
+            "full": {"_about": "no window", "sliding_window": None, "_seed": 1},
             "no-bias": {"_about": "use_bias false, no window, untied", "use_bias": False, "sliding_window": None,
                         "tie_word_embeddings": False, "_llama": "llama.cpp wants biases"},
         },
@@ -257,7 +259,9 @@ FAMILIES = {
                  "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "_drop": ["attention_bias", "mlp_bias"]},
         "variants": {
             "hybrid": {"_about": "32b style: window with RoPE on three layers of four, the fourth global without RoPE; "
-                       "QK norm, norms after", "rope_scaling": {
+                       "QK norm, norms after", "_keep": True,
+                       "_llama": "llama.cpp takes the window only from models of 64 layers; it is in the file",
+                       "rope_scaling": {
                            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                            "original_max_position_embeddings": 64}},
             "global": {"_about": "1.2b style: no window, RoPE everywhere, tied", "sliding_window": None,
