@@ -9,7 +9,8 @@
 Each model becomes DIR/NAME with `config.json`, `model.safetensors` (f32, in the layout of published checkpoints) and
 `expected.safetensors`: `tokens` (i64 [T]) with `logits` (f32 [T, vocab]) for decoders; `hidden` (f32 [T, hidden]) for
 encoders, with `batch_tokens`, `batch_mask` (i64 [2, T]) and `batch_hidden` (f32 [2, T, hidden], only where the mask is
-one) for a batch with padding; `scores` (f32 [2, classes], of that batch) for classifiers.
+one) for a batch with padding and, where the directory declares a pooling, `batch_embedding` (f32 [2, hidden]); `scores`
+(f32 [2, classes], of that batch) for classifiers.
 
 No tensor is trivial, and that each one matters is checked: every tensor in turn is changed, and the result must move.
 The expectation comes from the written files; the same model in float64 shows how far rounding (and a router's close
@@ -74,7 +75,7 @@ def load(directory: Path, settings: dict, dtype: torch.dtype = torch.float32) ->
     """The model of a directory; Unfit if a tensor of the file or of the model has no partner."""
     options = settings.get("_load", {})
     model, info = auto_class(settings).from_pretrained(
-        directory, dtype=dtype, attn_implementation="eager", output_loading_info=True, **options
+        directory, dtype=dtype, attn_implementation=settings.get("_attention", "eager"), output_loading_info=True, **options
     )
     allowed = settings.get("_unexpected")
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -211,16 +212,47 @@ def idle_keys(directory: Path, settings: dict, tokens: torch.Tensor, expected: t
     return idle
 
 
-def expectation(directory: Path, settings: dict, vocab: int) -> tuple[dict[str, torch.Tensor], float]:
-    """What the model of the directory computes in f32, and how far that is from f64."""
+def padding(model: torch.nn.Module) -> int:
+    """The id that encoders are padded with."""
+    return model.config.pad_token_id or 0
+
+
+def chosen_tokens(model: torch.nn.Module, settings: dict) -> torch.Tensor:
+    """The tokens of the expectation; padding is not among those of an encoder."""
+    vocab = model.config.get_text_config().vocab_size
     tokens = tokens_for(vocab, settings.get("_seed", 0), settings.get("_tokens", TOKEN_COUNT))
+    if settings.get("_auto", "CausalLM") != "CausalLM":
+        tokens[tokens == padding(model)] = padding(model) + 5
+    return tokens
+
+
+@torch.no_grad()
+def declare_pooling(directory: Path, kind: str, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Write the files by which a sentence-transformers model declares its pooling ("mean" or "cls") and normalisation;
+    the embeddings [B, hidden] of hidden states [B, T, hidden]."""
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    listed = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+              for i, (path, name) in enumerate(modules)]
+    (directory / "modules.json").write_text(json.dumps(listed, indent=1) + "\n")
+    (directory / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": hidden.shape[-1], "pooling_mode_cls_token": kind == "cls",
+               "pooling_mode_mean_tokens": kind == "mean", "pooling_mode_max_tokens": False,
+               "pooling_mode_mean_sqrt_len_tokens": False}
+    (directory / "1_Pooling/config.json").write_text(json.dumps(pooling, indent=1) + "\n")
+    weight = mask[..., None].float()
+    pooled = hidden[:, 0] if kind == "cls" else (hidden * weight).sum(1) / weight.sum(1)
+    return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+def expectation(directory: Path, settings: dict) -> tuple[dict[str, torch.Tensor], float]:
+    """What the model of the directory computes in f32, and how far that is from f64."""
     kind = settings.get("_auto", "CausalLM")
     model, exact = load(directory, settings), load(directory, settings, torch.float64)
+    tokens = chosen_tokens(model, settings)
     if kind in ("CausalLM", "MaskedLM"):
         logits = outputs(model, tokens[None])
         return {"tokens": tokens, "logits": logits[0]}, (logits - outputs(exact, tokens[None])).abs().max().item()
-    half = tokens.numel() // 2 + 3
-    pad = model.config.pad_token_id or 0
+    half, pad = tokens.numel() // 2 + 3, padding(model)
     batch = torch.stack([tokens, tokens.flip(0)])
     batch[1, half:] = pad
     mask = torch.ones_like(batch)
@@ -232,6 +264,8 @@ def expectation(directory: Path, settings: dict, vocab: int) -> tuple[dict[str, 
     else:
         result["hidden"] = outputs(model, tokens[None])[0]
         result["batch_hidden"] = found * mask[..., None]
+        if "_pooling" in settings:
+            result["batch_embedding"] = declare_pooling(directory, settings["_pooling"], found, mask)
         found, best = result["batch_hidden"], best * mask[..., None]
     return result, (found - best).abs().max().item()
 
@@ -245,20 +279,18 @@ def make(name: str, settings: dict, out: Path, keys: bool = False) -> str:
     config = config_of(settings)
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     torch.manual_seed(0)
-    built = AutoConfig.from_pretrained(out)
-    model = prepared(auto_class(settings).from_config(built, dtype=torch.float32, attn_implementation="eager"))
+    built, attention = AutoConfig.from_pretrained(out), settings.get("_attention", "eager")
+    model = prepared(auto_class(settings).from_config(built, dtype=torch.float32, attn_implementation=attention))
     randomise(model, settings)
-    vocab = model.config.get_text_config().vocab_size
-    kind = settings.get("_auto", "CausalLM")
-    tokens = tokens_for(vocab, settings.get("_seed", 0), settings.get("_tokens", TOKEN_COUNT))
-    if kind == "CausalLM":
+    tokens = chosen_tokens(model, settings)
+    if settings.get("_auto", "CausalLM") == "CausalLM":
         scale_logits(model, tokens)
     in_memory, state, packed = outputs(model, tokens[None]), saved_tensors(model, settings), None
     if "_snap" in settings:
         packed, state = getattr(layouts, settings["_snap"])(state, settings)
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
 
-    expected, noise = expectation(out, settings, vocab)
+    expected, noise = expectation(out, settings)
     again = load(out, settings)
     reload = (outputs(again, tokens[None]) - in_memory).abs().max().item()
     if packed is None and not reload < 1e-5:
@@ -297,10 +329,10 @@ def compare_llama(directory: Path) -> tuple[float, str]:
     expected = load_file(directory / "expected.safetensors")
     peer = LlamaCpp(Path(os.environ["LLAMA_CPP"]))
     try:
-        mode = "logits" if "logits" in expected else "hidden"
-        if mode not in expected:
-            return 0.0, "not compared"
+        mode = next(key for key in ("logits", "hidden", "scores") if key in expected)
         found = torch.from_numpy(peer.logits(directory / "model.gguf", expected["tokens"].tolist(), mode=mode))
+        found = found.reshape(expected[mode].shape) if mode != "scores" else found.reshape(-1)
+        expected["scores"] = expected.get("scores", found)[:1].reshape(-1)
     except PeerError as error:
         lines = [line for line in str(error).splitlines() if "error" in line] or str(error).splitlines()
         return math.inf, lines[0].split("error loading model: ")[-1][:150]

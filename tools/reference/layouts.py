@@ -20,6 +20,27 @@ def gpt2_original(state: Tensors, settings: dict) -> Tensors:
     return result
 
 
+def bert_position_ids(state: Tensors, settings: dict) -> Tensors:
+    """With the position ids that older versions of transformers stored."""
+    return {**state, "embeddings.position_ids": torch.arange(settings["max_position_embeddings"])[None]}
+
+
+def bert_gamma_beta(state: Tensors, settings: dict) -> Tensors:
+    """LayerNorm parameters by their TensorFlow names, and the tied decoder stored too."""
+    result = {}
+    for name, tensor in state.items():
+        if "LayerNorm" in name:
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        result[name] = tensor
+    result["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"].clone()
+    return result
+
+
+def without_pooler(state: Tensors, settings: dict) -> Tensors:
+    """Without a pooler that is not published."""
+    return {name: tensor for name, tensor in state.items() if "pooler" not in name}
+
+
 def kimi_linear(state: Tensors, settings: dict) -> Tensors:
     """`mlp` in the layers without experts; save_pretrained says `block_sparse_moe` everywhere."""
     dense = re.compile(r"block_sparse_moe\.((?:gate|up|down)_proj\.)")

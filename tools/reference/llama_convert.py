@@ -75,7 +75,8 @@ def main() -> None:
         made = not tokenizer.exists()
         if made:  # some converters count its entries
             vocab = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("vocab_size", 0)
-            tokenizer.write_text(json.dumps({"model": {"vocab": {str(i): i for i in range(vocab)}}, "added_tokens": []}))
+            model = {"type": "WordPiece", "vocab": {str(i): i for i in range(vocab)}}
+            tokenizer.write_text(json.dumps({"model": model, "added_tokens": []}))
         error = attempt(directory, option.get("raw"), option.get("extra", {}))
         if error:
             (directory / "gguf.error").write_text(error + "\n")

@@ -6,12 +6,16 @@ for the generator (`family_models.py`):
 
     _about     what the variant exercises (goes into the index)
     _auto      class of transformers that builds the model: CausalLM (default), base, MaskedLM, SequenceClassification
+    _attention implementation of attention in transformers ("eager")
     _seed      seed of the weights (0); another one where a router decision was too close to call
     _embed     standard deviation of the token embedding (1.0), so that a multiplier leaves the residual stream near one
     _gain      pattern -> factor on the standard deviation of the weights whose names it matches
     _layout    function of `layouts.py` that turns the tensors as transformers saves them into those of another file
     _snap      function of `layouts.py` that rounds and packs weights: the file has them packed
     _constant  pattern of tensors that follow from the configuration and stay as they are
+    _pooling   "mean" or "cls": the directory declares this pooling as sentence-transformers does
+    _unexpected pattern of tensors in the file that transformers does not take, as published
+    _noise     bound on the difference between f32 and f64 where the usual one is too narrow
     _tokens    number of tokens (41)
     _drop      keys of the base that this variant does not have
     _gguf      False: do not try; a text: why not

@@ -181,8 +181,10 @@ FAMILIES = {
             "tied": {"_seed": 9, "_noise": 5e-5, "rms_norm_eps": 3e-3, "_about": "as many key as value heads, tied, four to one", "tie_word_embeddings": True,
                      "linear_num_key_heads": 4, "full_attention_interval": 4, "num_hidden_layers": 5, "hidden_size": 20,
                      "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0,
-                                                        "partial_rotary_factor": 0.5}},
-            "moe": {"_about": "qwen3_5_moe_text: experts stacked in the file, gated shared expert", "hidden_size": 20,
+                                                        "partial_rotary_factor": 0.5},
+                     "_gguf": "llama.cpp has one epsilon for all norms"},
+            "moe": {"_about": "qwen3_5_moe_text: experts one by one in the file, gated shared expert", "hidden_size": 20,
+                    "_seed": 1,
                     "architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text", "num_experts": 4,
                     "num_experts_per_tok": 2, "moe_intermediate_size": 7, "shared_expert_intermediate_size": 9},
         },
@@ -253,7 +255,8 @@ FAMILIES = {
                  "activation_sparsity_pattern": [0.9, 0.8, 0.0, 0.0, 0.0, 0.0]},
         "variants": {
             "text": {"_about": "AltUp with three streams, LAuReL, per-layer embeddings, sparse activations, the last two "
-                     "layers share kv, window on every other layer", "_seed": 1},
+                     "layers share kv, window on every other layer", "_seed": 1, "_keep": True,
+                     "_llama": "llama.cpp has many sizes of the published models built in"},
         },
     },
 }
