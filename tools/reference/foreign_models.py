@@ -103,7 +103,7 @@ def exaone(c: dict) -> dict[str, tuple]:
 RWKV6 = {
     "architectures": ["Rwkv6ForCausalLM"], "model_type": "rwkv6", "vocab_size": 67, "hidden_size": 24,
     "attention_hidden_size": 24, "intermediate_size": 37, "num_hidden_layers": 3, "head_size": 8, "head_size_divisor": 8,
-    "layer_norm_epsilon": 1e-5, "rescale_every": 2, "use_cache": True, "bos_token_id": 0, "eos_token_id": 0,
+    "layer_norm_epsilon": 1e-6, "rescale_every": 2, "use_cache": True, "bos_token_id": 0, "eos_token_id": 0,
     "tie_word_embeddings": False, "_shift_rank": 5, "_decay_rank": 7,
     "_convert": {"keys": {"rwkv6.time_mix_extra_dim": 5, "rwkv6.time_decay_extra_dim": 7}},
 }
