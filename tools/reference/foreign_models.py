@@ -128,6 +128,7 @@ EXAONE = {
     "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                      "original_max_position_embeddings": 64}, "bos_token_id": 1, "eos_token_id": 2,
     "tie_word_embeddings": False,
+    "_convert": {"extra": {"rms_norm_eps": 3e-3}},  # this converter writes the epsilon under a key nobody reads
 }
 
 MODELS = {

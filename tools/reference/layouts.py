@@ -20,6 +20,29 @@ def gpt2_original(state: Tensors, settings: dict) -> Tensors:
     return result
 
 
+def neox_buffers(state: Tensors, settings: dict) -> Tensors:
+    """With the buffers of older versions of transformers: causal masks and RoPE frequencies."""
+    result, size = dict(state), settings["hidden_size"] // settings["num_attention_heads"]
+    for layer in range(settings["num_hidden_layers"]):
+        prefix = f"gpt_neox.layers.{layer}.attention."
+        result[prefix + "bias"] = torch.ones(1, 1, 48, 48, dtype=torch.uint8).tril()
+        result[prefix + "masked_bias"] = torch.tensor(-1e9)
+        result[prefix + "rotary_emb.inv_freq"] = settings["rotary_emb_base"] ** (-torch.arange(0, size, 2) / size)
+    return result
+
+
+def nested(state: Tensors, settings: dict) -> tuple[Tensors, Tensors]:
+    """Names of the text model within a model for text and images (`_names`: pattern -> replacement), with tensors that are
+    of no use for text (`_extra`: name -> shape); and the tensors as the text model alone has them."""
+    packed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in settings["_names"].items():
+            name = re.sub(pattern, replacement, name)
+        packed[name] = tensor
+    generator = torch.Generator().manual_seed(7)
+    return packed | {n: torch.randn(shape, generator=generator) for n, shape in settings["_extra"].items()}, state
+
+
 def bert_position_ids(state: Tensors, settings: dict) -> Tensors:
     """With the position ids that older versions of transformers stored."""
     return {**state, "embeddings.position_ids": torch.arange(settings["max_position_embeddings"])[None]}

@@ -29,7 +29,17 @@ for the generator (`family_models.py`):
     _invisible pattern of tensors that may have no effect on the result, as in the published model
 """
 
-from . import dense, encoders, moe, recurrent
+
+def within(base: dict, variant: dict, architecture: str, model_type: str, names: dict, extra: dict) -> dict:
+    """A variant of a text model as part of a published model for text and images: config.json has the text model's keys
+    under `text_config`, the file other names and tensors of no use for text (see layouts.nested)."""
+    text = {key: value for key, value in merged(base, variant).items() if not key.startswith("_")}
+    text.pop("architectures")
+    about = f"{architecture}: keys under text_config, names within the larger model, tensors of other towers"
+    config = {"architectures": [architecture], "model_type": model_type, "text_config": text,
+              "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "model_type": "some_vision"}}
+    return {**variant, "_about": about, "_snap": "nested", "_final": True, "_config": config, "_names": names,
+            "_extra": extra, "_gguf": "the tensors are those of the text model"}
 
 
 def merged(base: dict, variant: dict) -> dict:
@@ -40,6 +50,8 @@ def merged(base: dict, variant: dict) -> dict:
 
 def table() -> dict[str, dict]:
     """Name of each tiny model (FAMILY-VARIANT) with its settings; `_family` and `_variant` say where it is from."""
+    from . import dense, encoders, moe, recurrent
+
     result = {}
     for module in (dense, moe, recurrent, encoders):
         for family, entry in module.FAMILIES.items():

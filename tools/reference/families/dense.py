@@ -1,5 +1,7 @@
 """Decoders with attention and one feed-forward network in every layer."""
 
+from . import within
+
 SMALL = {"vocab_size": 67, "hidden_size": 32, "intermediate_size": 43, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 IDS = {"bos_token_id": 1, "eos_token_id": 2}
@@ -10,6 +12,13 @@ LLAMA = {
     "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
+GEMMA3 = {
+    "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", **SMALL, **HEADS, **IDS, "_embed": 0.25,
+    "hidden_size": 24, "intermediate_size": 29, "num_hidden_layers": 6, "head_dim": 8,
+    "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 512, "rms_norm_eps": 3e-3, "rope_theta": 5000.0,
+    "rope_local_base_freq": 100.0, "sliding_window": 7, "sliding_window_pattern": 3, "query_pre_attn_scalar": 6,
+    "attn_logit_softcapping": None, "final_logit_softcapping": None,
+}
 SHORT_FACTORS = [1.0, 1.1, 1.3, 1.45, 1.7, 2.1, 2.6, 3.0]
 LONG_FACTORS = [1.0, 1.25, 1.9, 2.8, 4.5, 7.0, 11.5, 16.0]
 LONGROPE = {"type": "longrope", "short_factor": SHORT_FACTORS, "long_factor": LONG_FACTORS}
@@ -93,11 +102,7 @@ FAMILIES = {
         },
     },
     "gemma3": {
-        "base": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", **SMALL, **HEADS, **IDS,
-                 "_embed": 0.25, "hidden_size": 24, "intermediate_size": 29, "num_hidden_layers": 6, "head_dim": 8,
-                 "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 512, "rms_norm_eps": 3e-3,
-                 "rope_theta": 5000.0, "rope_local_base_freq": 100.0, "sliding_window": 7, "sliding_window_pattern": 3,
-                 "query_pre_attn_scalar": 6, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+        "base": GEMMA3,
         "variants": {
             "text": {"_about": "window on two of three layers with a RoPE base of their own, QK norm",
                      "_llama": "llama.cpp has the pattern of six layers built in"},
@@ -105,6 +110,12 @@ FAMILIES = {
                        "num_hidden_layers": 4, "sliding_window_pattern": 2, "rope_theta": 1000.0,
                        "rope_scaling": {"rope_type": "linear", "factor": 4.0}, "final_logit_softcapping": 6.0,
                        "_llama": "llama.cpp has the pattern of six layers built in"},
+            "nested": within(
+                GEMMA3, {"num_hidden_layers": 3, "_seed": 2}, "Gemma3ForConditionalGeneration", "gemma3",
+                {"^model": "language_model.model"},
+                {"vision_tower.vision_model.encoder.layers.0.layer_norm1.weight": (16,),
+                 "multi_modal_projector.mm_soft_emb_norm.weight": (16,),
+                 "multi_modal_projector.mm_input_projection_weight": (16, 24)}),
             "pattern6": {"_about": "the pattern of published models: five windows, one global layer", "hidden_size": 16,
                          "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 7,
                          "sliding_window_pattern": 6, "query_pre_attn_scalar": 8, "rope_local_base_freq": 10000.0},
@@ -163,7 +174,10 @@ FAMILIES = {
                  "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": True, "tie_word_embeddings": False},
         "variants": {
             "parallel": {"_about": "parallel residual, qkv fused head by head, rotary_pct, embed_out"},
-            "serial": {"_about": "use_parallel_residual false, full rotary, no attention bias",
+            "serial": {"_about": "use_parallel_residual false, full rotary, no attention bias; causal masks and "
+                       "frequencies stored, as in older checkpoints",
+                       "_layout": "neox_buffers",
+                       "_unexpected": r"attention\.(bias|masked_bias|rotary_emb)",
                        "use_parallel_residual": False, "rotary_pct": 1.0, "rotary_emb_base": 500,
                        "attention_bias": False, "_llama": "llama.cpp wants attention biases"},
         },

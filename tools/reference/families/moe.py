@@ -1,5 +1,6 @@
 """Decoders with a mixture of experts."""
 
+from . import within
 from .dense import HEADS, IDS, LLAMA, SMALL, YARN
 
 MOE = {**LLAMA, "hidden_size": 24, "head_dim": 8, "intermediate_size": 29}
@@ -41,6 +42,14 @@ TEXT01 = {
         "layernorm_linear_attention_alpha": 1.5, "layernorm_linear_attention_beta": 1.0, "layernorm_mlp_alpha": 1.5,
         "layernorm_mlp_beta": 1.0, "postnorm": True, "shared_intermediate_size": 0, "shared_moe_mode": "sigmoid",
     },
+}
+LLAMA4 = {
+    **MOE, "architectures": ["Llama4ForCausalLM"], "model_type": "llama4_text", "num_hidden_layers": 4,
+    "intermediate_size": 9, "intermediate_size_mlp": 19, "num_local_experts": 3, "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 1, "use_qk_norm": True, "no_rope_layers": [1, 1, 1, 0], "attention_chunk_size": 8,
+    "attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1, "rope_theta": 5000.0,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 64}, "_drop": ["mlp_bias"],
 }
 
 FAMILIES = {
@@ -91,17 +100,16 @@ FAMILIES = {
         "variants": {"plain": {"_about": "fused qkv clipped to 1.5, LayerNorm without bias, experts in one matrix each"}},
     },
     "llama4": {
-        "base": {**MOE, "architectures": ["Llama4ForCausalLM"], "model_type": "llama4_text", "num_hidden_layers": 4,
-                 "intermediate_size": 9, "intermediate_size_mlp": 19, "num_local_experts": 3, "num_experts_per_tok": 1,
-                 "interleave_moe_layer_step": 1, "use_qk_norm": True, "no_rope_layers": [1, 1, 1, 0],
-                 "attention_chunk_size": 8, "attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1,
-                 "rope_theta": 5000.0, "rope_scaling": {
-                     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                     "original_max_position_embeddings": 64}, "_drop": ["mlp_bias"]},
+        "base": LLAMA4,
         "variants": {
             "scout": {"_about": "experts everywhere, one of three by sigmoid on the input, shared expert, chunked attention, "
                       "L2 norm of q and k after RoPE, global layers without RoPE",
                       "_llama": "llama.cpp has chunks of 8192 built in"},
+            "nested": within(
+                LLAMA4, {"num_hidden_layers": 2, "no_rope_layers": [1, 0], "_seed": 2}, "Llama4ForConditionalGeneration",
+                "llama4", {"^model": "language_model.model", "^lm_head": "language_model.lm_head"},
+                {"vision_model.class_embedding": (16,), "vision_model.model.layers.0.mlp.fc1.bias": (16,),
+                 "multi_modal_projector.linear_1.weight": (24, 16)}),
             "unchunked": {"_about": "as scout, the chunk longer than the text", "attention_chunk_size": 8192, "_seed": 1},
             "maverick": {"_about": "every other layer dense, no QK norm, temperature that sets in early (floor_scale 4), "
                          "top 2", "interleave_moe_layer_step": 2, "use_qk_norm": False, "floor_scale": 4,

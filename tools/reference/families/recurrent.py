@@ -1,5 +1,6 @@
 """Decoders with recurrent layers, alone or between layers of attention."""
 
+from . import within
 from .dense import HEADS, IDS, SMALL
 
 MAMBA2 = {
@@ -30,6 +31,28 @@ NEMOTRON = {
     "conv_kernel": 4, "chunk_size": 8, "expand": 2, "use_conv_bias": True, "layer_norm_epsilon": 3e-3,
     "rms_norm_eps": 3e-3, "max_position_embeddings": 512, "time_step_limit": [0.0, 1e9], "residual_in_fp32": False,
     "tie_word_embeddings": False, "_convert": {"raw": True, "extra": {"mamba_d_head": 8}},
+}
+QWEN3_5 = {
+    **QWEN3_LINEAR, "architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 0.25,
+                        "mrope_section": [1, 1, 0], "mrope_interleaved": True},
+    "_drop": ["rope_theta", "partial_rotary_factor"],
+}
+QWEN3_5_MOE = {
+    "hidden_size": 20, "architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text", "num_experts": 4,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 7, "shared_expert_intermediate_size": 9,
+}
+GEMMA3N = {
+    "architectures": ["Gemma3nForCausalLM"], "model_type": "gemma3n_text", **SMALL, **HEADS, **IDS,
+    "pad_token_id": 0, "_embed": 0.25, "hidden_size": 16, "intermediate_size": 19, "num_hidden_layers": 6,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+    "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention"] * 3, "final_logit_softcapping": 6.0,
+    "vocab_size_per_layer_input": 61, "hidden_size_per_layer_input": 5, "altup_active_idx": 0,
+    "altup_coef_clip": 120.0, "altup_correct_scale": True, "altup_num_inputs": 4,
+    "num_kv_shared_layers": 2, "laurel_rank": 4,
+    "activation_sparsity_pattern": [0.9, 0.8, 0.0, 0.0, 0.0, 0.0],
 }
 
 FAMILIES = {
@@ -172,10 +195,7 @@ FAMILIES = {
         },
     },
     "qwen3_5": {
-        "base": {**QWEN3_LINEAR, "architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text",
-                 "rope_parameters": {"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 0.25,
-                                     "mrope_section": [1, 1, 0], "mrope_interleaved": True},
-                 "_drop": ["rope_theta", "partial_rotary_factor"]},
+        "base": QWEN3_5,
         "variants": {
             "text": {"_about": "gated delta rule with separate projections, dense MLP"},
             "tied": {"_seed": 9, "_noise": 5e-5, "rms_norm_eps": 3e-3, "_about": "as many key as value heads, tied, four to one", "tie_word_embeddings": True,
@@ -183,10 +203,17 @@ FAMILIES = {
                      "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0,
                                                         "partial_rotary_factor": 0.5},
                      "_gguf": "llama.cpp has one epsilon for all norms"},
-            "moe": {"_about": "qwen3_5_moe_text: experts one by one in the file, gated shared expert", "hidden_size": 20,
-                    "_seed": 1,
-                    "architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text", "num_experts": 4,
-                    "num_experts_per_tok": 2, "moe_intermediate_size": 7, "shared_expert_intermediate_size": 9},
+            "nested": within(
+                QWEN3_5, {"num_hidden_layers": 2, "_seed": 2}, "Qwen3_5ForConditionalGeneration", "qwen3_5",
+                {"^model": "model.language_model"},
+                {"model.visual.blocks.0.norm1.weight": (16,), "mtp.fc.weight": (24, 48), "mtp.norm.weight": (24,),
+                 "mtp.layers.0.input_layernorm.weight": (24,)}),
+            "moe-nested": within(
+                QWEN3_5, {**QWEN3_5_MOE, "num_hidden_layers": 2, "_seed": 3, "_layout": "native"},
+                "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", {"^model": "model.language_model"},
+                {"model.visual.blocks.0.norm1.weight": (16,), "mtp.fc.weight": (20, 40)}),
+            "moe": {"_about": "qwen3_5_moe_text: experts one by one in the file, gated shared expert", "_seed": 1,
+                    **QWEN3_5_MOE},
         },
     },
     "kimi_linear": {
@@ -243,17 +270,14 @@ FAMILIES = {
         },
     },
     "gemma3n": {
-        "base": {"architectures": ["Gemma3nForCausalLM"], "model_type": "gemma3n_text", **SMALL, **HEADS, **IDS,
-                 "pad_token_id": 0, "_embed": 0.25, "hidden_size": 16, "intermediate_size": 19, "num_hidden_layers": 6,
-                 "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
-                 "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
-                 "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "sliding_window": 7,
-                 "layer_types": ["sliding_attention", "full_attention"] * 3, "final_logit_softcapping": 6.0,
-                 "vocab_size_per_layer_input": 61, "hidden_size_per_layer_input": 5, "altup_active_idx": 0,
-                 "altup_coef_clip": 120.0, "altup_correct_scale": True, "altup_num_inputs": 4,
-                 "num_kv_shared_layers": 2, "laurel_rank": 4,
-                 "activation_sparsity_pattern": [0.9, 0.8, 0.0, 0.0, 0.0, 0.0]},
+        "base": GEMMA3N,
         "variants": {
+            "nested": within(
+                GEMMA3N, {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "_seed": 1,
+                          "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0]}, "Gemma3nForConditionalGeneration", "gemma3n",
+                {"^model": "model.language_model"},
+                {"model.vision_tower.timm_model.conv_stem.bn.weight": (16,), "model.embed_vision.embedding.weight": (5, 16),
+                 "model.audio_tower.conformer.0.norm.weight": (16,)}),
             "text": {"_about": "AltUp with three streams, LAuReL, per-layer embeddings, sparse activations, the last two "
                      "layers share kv, window on every other layer", "_seed": 1, "_keep": True,
                      "_llama": "llama.cpp has many sizes of the published models built in"},
