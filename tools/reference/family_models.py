@@ -188,7 +188,7 @@ def least_visible(model: torch.nn.Module, tokens: torch.Tensor, settings: dict) 
             continue
         before = tensor.clone()
         noise = torch.randn(tensor.shape, generator=generator)
-        tensor.add_(noise * 0.5 * (tensor.std() if tensor.numel() > 1 else tensor.abs()))
+        tensor.add_(noise * 0.5 * tensor.std() if tensor.numel() > 1 else 0.5 * tensor.abs())
         change = (outputs(model, tokens) - reference).abs().max().item()
         tensor.copy_(before)
         least = min(least, (change, name))
@@ -372,7 +372,10 @@ def write_index(out: Path, lines: dict[str, dict]) -> None:
     order = {name: i for i, name in enumerate(families.table())}
     known = {name: known[name] for name in sorted(known, key=lambda n: order.get(n, 10**6)) if (out / name).is_dir()}
     store.write_text(json.dumps(known, indent=1))
-    rows = ["| name | family | exercises | checked | gguf |", "|---|---|---|---|---|"]
+    rows = ["# Tiny reference models", "", "std and noise: standard deviation of the expected values, their distance from "
+            "float64; least: how much the least important tensor changes them. \"gguf no, removed\": llama.cpp's converter "
+            "wrote a file, but it does not hold what the result needs.", ""]
+    rows += ["| name | family | exercises | checked | gguf |", "|---|---|---|---|---|"]
     rows += [f"| {n} | {e['family']} | {e['about']} | {e['checked']} | {e['gguf']} |" for n, e in known.items()]
     (out / "INDEX.md").write_text("\n".join(rows) + "\n")
 
