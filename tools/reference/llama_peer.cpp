@@ -2,6 +2,8 @@
 //
 //   llama_peer logits MODEL.gguf OUT.f32 ID...     logits of every position, raw little-endian f32 [tokens, vocab]
 //   llama_peer stepwise MODEL.gguf OUT.f32 ID...   the same, one token at a time through the cache
+//   llama_peer hidden MODEL.gguf OUT.f32 ID...     hidden states of an encoder, [tokens, hidden]
+//   llama_peer scores MODEL.gguf OUT.f32 ID...     scores of a classifier for the whole sequence, [classes]
 //   llama_peer tokenize MODEL.gguf plain|special   texts on stdin, each ended by a zero byte; a line of ids for each
 //                                                  ("special": control tokens in the text are recognised)
 //
@@ -74,6 +76,43 @@ static void logits(llama_model * model, const char * path, const std::vector<lla
     llama_free(ctx);
 }
 
+static void encode(llama_model * model, const char * path, std::vector<llama_token> ids, bool scores) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = params.n_batch = params.n_ubatch = ids.size() + 8;
+    params.n_threads = params.n_threads_batch = 1;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.embeddings   = true;
+    params.pooling_type = scores ? LLAMA_POOLING_TYPE_RANK : LLAMA_POOLING_TYPE_NONE;
+    llama_context * ctx = llama_init_from_model(model, params);
+    if (!ctx) {
+        fail("cannot make a context");
+    }
+    llama_batch batch = llama_batch_init(ids.size(), 0, 1);
+    batch.n_tokens = ids.size();
+    for (size_t i = 0; i < ids.size(); i++) {
+        batch.token[i]     = ids[i];
+        batch.pos[i]       = i;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i]    = 1;
+    }
+    if (llama_encode(ctx, batch) != 0) {
+        fail("encode failed");
+    }
+    FILE * out = fopen(path, "wb");
+    const size_t size  = scores ? llama_model_n_cls_out(model) : llama_model_n_embd(model);
+    const size_t count = scores ? 1 : ids.size();
+    for (size_t i = 0; i < count; i++) {
+        const float * row = scores ? llama_get_embeddings_seq(ctx, 0) : llama_get_embeddings_ith(ctx, i);
+        if (!out || !row || fwrite(row, sizeof(float), size, out) != size) {
+            fail("no embeddings, or the output cannot be written");
+        }
+    }
+    fclose(out);
+    llama_batch_free(batch);
+    llama_free(ctx);
+}
+
 static void tokenize(const llama_model * model, bool special) {
     const llama_vocab * vocab = llama_model_get_vocab(model);
     const std::string input{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
@@ -97,7 +136,7 @@ static void tokenize(const llama_model * model, bool special) {
 
 int main(int argc, char ** argv) {
     if (argc < 4) {
-        fail("usage: llama_peer logits|stepwise MODEL OUT ID... | llama_peer tokenize MODEL plain|special");
+        fail("usage: llama_peer logits|stepwise|hidden|scores MODEL OUT ID... | llama_peer tokenize MODEL plain|special");
     }
     const std::string mode = argv[1];
     llama_log_set(quiet, nullptr);
@@ -116,7 +155,11 @@ int main(int argc, char ** argv) {
         for (int i = 4; i < argc; i++) {
             ids.push_back(atoi(argv[i]));
         }
-        logits(model, argv[3], ids, mode == "stepwise");
+        if (mode == "hidden" || mode == "scores") {
+            encode(model, argv[3], ids, mode == "scores");
+        } else {
+            logits(model, argv[3], ids, mode == "stepwise");
+        }
     }
     llama_model_free(model);
     return 0;

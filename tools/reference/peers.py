@@ -45,12 +45,14 @@ class LlamaCpp:
             flags += ["-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}", "-o", self.peer]
             output_of(["g++", *flags])
 
-    def logits(self, model: Path, tokens: list[int], stepwise: bool = False) -> np.ndarray:
-        """Logits [T, vocab] of a GGUF file."""
+    def logits(self, model: Path, tokens: list[int], stepwise: bool = False, mode: str = "logits") -> np.ndarray:
+        """Logits [T, vocab] of a GGUF file; mode "hidden": the hidden states [T, hidden] of an encoder;
+        mode "scores": the scores of a classifier for the whole text."""
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "logits.f32"
-            output_of([self.peer, "stepwise" if stepwise else "logits", model, out, *tokens])
-            return np.fromfile(out, dtype="<f4").reshape(len(tokens), -1)
+            output_of([self.peer, "stepwise" if stepwise else mode, model, out, *tokens])
+            rows = np.fromfile(out, dtype="<f4")
+            return rows if mode == "scores" else rows.reshape(len(tokens), -1)
 
     def tokenize(self, model: Path, texts: list[str], special: bool = False) -> list[list[int]]:
         """Token ids of each text, no bos or eos added."""
