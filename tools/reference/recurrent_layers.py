@@ -165,7 +165,12 @@ def cases():
     )
     yield "nemotron-h", NemotronHMamba2Mixer(config, 0), MAMBA, mamba2_shapes(2)
     config = GraniteMoeHybridConfig(
-        **HYBRID, mamba_n_groups=1, mamba_conv_bias=True, mamba_proj_bias=False, num_hidden_layers=1, layer_types=["mamba"]
+        **HYBRID,
+        mamba_n_groups=1,
+        mamba_conv_bias=True,
+        mamba_proj_bias=False,
+        num_hidden_layers=1,
+        layer_types=["mamba"],
     )
     yield "granite-hybrid", GraniteMoeHybridMambaLayer(config, 0), MAMBA, mamba2_shapes(1)
     yield "falcon-h1", falcon_h1(mamba_rms_norm=True, mamba_norm_before_gate=True), MAMBA, mamba2_shapes(2)

@@ -11,6 +11,7 @@ use imaginal_kernels::attention::{
 };
 use imaginal_kernels::conv::{ConvGrads, ConvInputs, ConvShape, causal_conv1d, causal_conv1d_backward};
 use imaginal_kernels::embedding::{gather_rows, scatter_add_rows};
+use imaginal_kernels::linear_attention::{LinearInputs, LinearShape, linear_attention};
 use imaginal_kernels::loss::{cross_entropy, cross_entropy_backward};
 use imaginal_kernels::norm::{rms_norm, rms_norm_backward};
 use imaginal_kernels::optim::{AdamW, adamw};
@@ -70,6 +71,7 @@ fn main() {
     attend_cached(filter);
     convolve(filter);
     scan(filter);
+    linear(filter);
     train(filter);
 }
 
@@ -201,6 +203,22 @@ fn train(filter: &str) {
     time(filter, "sum_squares 10M", || {
         std::hint::black_box(sum_squares(&g));
     });
+}
+
+/// The recurrences of a Mamba-2 of 2.7B and of the gated DeltaNet of an 80B, for a token and for a prompt.
+fn linear(filter: &str) {
+    for t in [1, 256] {
+        for (name, g, h, k, v, delta) in [("ssd", 1, 80, 128, 64, false), ("gated delta", 16, 32, 128, 128, true)] {
+            let shape = LinearShape { b: 1, t, g, h, k, v };
+            let (qk, values) = (data(t * g * k, -0.1, 0.1), data(t * h * v, -1.0, 1.0));
+            let (decay, beta) = (data(t * h, -0.1, 0.0), data(t * h, 0.0, 1.0));
+            let state = data(h * k * v, -1.0, 1.0);
+            let (mut y, mut last) = (vec![0.0; t * h * v], vec![0.0; h * k * v]);
+            let beta = delta.then_some(&beta[..]);
+            let x = LinearInputs { q: &qk, k: &qk, v: &values, decay: &decay, beta, state: Some(&state), tiled: false };
+            time(filter, &format!("linear attention {name} {t}"), || linear_attention(shape, &x, &mut y, &mut last));
+        }
+    }
 }
 
 fn scan(filter: &str) {

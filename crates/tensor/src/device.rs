@@ -42,6 +42,7 @@ impl Device {
                 "causal_conv1d",
                 "cross_entropy",
                 "linear",
+                "linear_attention",
                 "log_softmax",
                 "rms_norm",
                 "rope",

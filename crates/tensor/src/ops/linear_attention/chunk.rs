@@ -182,9 +182,7 @@ fn inverse(a: &Tensor) -> Result<Tensor> {
     let c = a.shape()[a.rank() - 1];
     let out = crate::no_grad(|| -> Result<Tensor> {
         let a = a.detach();
-        let block = |size: usize| {
-            mask(&a, c, move |i, j| i / (2 * size) == j / (2 * size) && i / size % 2 == 1 && j / size % 2 == 0)
-        };
+        let block = |size: usize| mask(&a, c, move |i, j| i / (2 * size) == j / (2 * size) && i / size > j / size);
         let mut out = mask(&a, c, |i, j| i == j)?.sub(&a.mul(&block(1)?)?)?;
         let mut size = 2;
         while size < c {
