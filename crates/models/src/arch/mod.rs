@@ -6,6 +6,7 @@ mod dense;
 mod gemma;
 mod llama;
 mod mamba;
+mod moe;
 mod qwen;
 
 use imaginal_nn::NormKind;
@@ -216,8 +217,10 @@ impl Arch {
 /// Every architecture, in the order of lists.
 pub static ARCHS: &[Arch] = &[
     llama::LLAMA,
+    moe::LLAMA4,
     qwen::QWEN2,
     qwen::QWEN3,
+    moe::QWEN2_MOE,
     qwen::QWEN3_MOE,
     gemma::GEMMA,
     gemma::GEMMA2,
@@ -236,5 +239,9 @@ pub static ARCHS: &[Arch] = &[
     dense::EXAONE4,
     dense::COMMAND_R,
     dense::COHERE2,
+    moe::GRANITE_MOE,
+    moe::MINIMAX_M2,
+    moe::GPT_OSS,
+    moe::DBRX,
     mamba::MAMBA,
 ];

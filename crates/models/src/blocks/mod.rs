@@ -13,8 +13,8 @@ pub use choice::Choice;
 pub(crate) use choice::by_types;
 pub use mamba::MambaRow;
 pub use mlp::{ActivationRow, MlpRow};
-pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow};
-pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_step, if_any};
+pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
+pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_interleave, by_step, if_any};
 pub use rope::{RopeRow, Turned};
 
 use imaginal_files::gguf::Value;
