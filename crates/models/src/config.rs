@@ -290,7 +290,7 @@ impl Config {
 
     /// Whether the model forgets nothing but is slowed by the length of its context: it has attention.
     pub fn has_attention(&self) -> bool {
-        self.layers.iter().flatten().any(|b| matches!(b, BlockConfig::Attention(_)))
+        self.layers.iter().flatten().any(|b| matches!(b, BlockConfig::Attention(_) | BlockConfig::Mla(_)))
     }
 
     /// Number of parameters.

@@ -2,6 +2,7 @@
 //! and how the tensors are named. Nothing outside this folder knows an architecture's name. A file holds the rows of one
 //! family.
 
+mod deepseek;
 mod dense;
 mod gemma;
 mod llama;
@@ -243,5 +244,6 @@ pub static ARCHS: &[Arch] = &[
     moe::MINIMAX_M2,
     moe::GPT_OSS,
     moe::DBRX,
+    deepseek::DEEPSEEK2,
     mamba::MAMBA,
 ];

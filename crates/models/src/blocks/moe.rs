@@ -31,8 +31,6 @@ pub struct MoeRow {
     pub router_bias: bool,
     /// What becomes of the router's logits.
     pub scores: Scores,
-    /// Model types of which it is their softmax instead, and GGUF files without a `expert_gating_func`.
-    pub softmax: &'static [&'static str],
     /// Where a Hugging Face checkpoint may have the corrections of the choice.
     pub correction: Option<&'static [&'static str]>,
     /// Whether experts lie in groups.
@@ -135,7 +133,6 @@ impl MoeRow {
         bias: false,
         router_bias: false,
         scores: Scores::Softmax,
-        softmax: &[],
         correction: None,
         groups: None,
         normalised: [false, true],
@@ -183,7 +180,7 @@ impl MoeRow {
             router: RouterConfig {
                 experts,
                 used,
-                scores: self.scores(r),
+                scores: self.scores,
                 bias: self.router_bias,
                 correction: self.correction.is_some() && (!f.is_gguf() || r.present("exp_probs_b.bias")),
                 groups,
@@ -193,19 +190,6 @@ impl MoeRow {
             },
             shared,
         }
-    }
-
-    /// What becomes of the router's logits in this file.
-    fn scores(&self, r: &Reader) -> Scores {
-        let f = r.f;
-        if self.softmax.is_empty() {
-            return self.scores;
-        }
-        let softmax = match f.is_gguf() {
-            true => f.size_from(&GATING, Some(0), 0, 4) <= gating(Scores::Softmax) as usize,
-            false => self.softmax.iter().any(|name| f.is_text(&MODEL_TYPE, name)),
-        };
-        if softmax { Scores::Softmax } else { self.scores }
     }
 
     pub(super) fn tensors(&self, c: &MoeConfig, specs: &mut Specs) {
@@ -294,6 +278,7 @@ impl MoeRow {
                 keys.set("expert_shared_count", (shared.inner / c.inner) as u32);
             }
         }
+        keys.fill("feed_forward_length");
         // Readers ask for the width of a dense layer: that of the experts that a token uses together.
         if !keys.has("feed_forward_length") {
             let own = self.inner.gguf.first() == Some(&"feed_forward_length");
@@ -374,6 +359,14 @@ pub(crate) fn by_step(r: &Reader) -> Vec<usize> {
 pub(crate) fn after_leading(r: &Reader) -> Vec<usize> {
     let leading = r.f.size_from(&LEADING, Some(0), 0, r.shared.layers);
     r.layers.iter().map(|&layer| usize::from(layer >= leading)).collect()
+}
+
+/// Whether experts are chosen by softmax: in models of these types, and in GGUF files that do not say otherwise.
+pub(crate) fn is_softmax(r: &Reader, types: &[&str]) -> bool {
+    match r.f.is_gguf() {
+        true => r.f.size_from(&GATING, Some(0), 0, 16) <= gating(Scores::Softmax) as usize,
+        false => types.iter().any(|name| r.f.is_text(&MODEL_TYPE, name)),
+    }
 }
 
 /// The same where each n-th layer has experts, by `interleave_moe_layer_step` or the list `moe_layers`.

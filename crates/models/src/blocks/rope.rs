@@ -92,6 +92,7 @@ const SLOW: Key = Key::new(&["rope.scaling.yarn_beta_slow"], names!("beta_slow")
 const TRUNCATE: Key = Key::new(&[], names!("truncate"));
 const AMPLITUDE: Key =
     Key::new(&["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"], names!("attention_factor"));
+const LOG_MULTIPLIER: Key = Key::new(&["rope.scaling.yarn_log_multiplier"], &[]);
 const MSCALE: Key = Key::new(&[], names!("mscale"));
 const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
 const SHORT: Key = Key::new(&[], names!("short_factor"));
@@ -183,7 +184,8 @@ fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
         ),
         Some("yarn") => {
             let factor = factor(None);
-            let usual = Yarn::amplitude(factor, 1.0);
+            // With a multiplier the scores have what cosines and sines would have.
+            let usual = if f.has(&LOG_MULTIPLIER) { 1.0 } else { Yarn::amplitude(factor, 1.0) };
             let amplitude = if f.is_gguf() {
                 usual * f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3)
             } else if f.has(&MSCALE) && f.has(&MSCALE_ALL) {
@@ -197,7 +199,7 @@ fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
                 original: original(),
                 beta_fast: f.float(&FAST, Some(32.0), 1e-6, 1e6),
                 beta_slow: f.float(&SLOW, Some(1.0), 1e-6, 1e6),
-                truncate: f.flag(&TRUNCATE, row.truncate),
+                truncate: f.flag(&TRUNCATE, !f.is_gguf() || row.truncate),
                 amplitude: if f.is_gguf() { amplitude } else { f.float(&AMPLITUDE, Some(amplitude), 1e-3, 1e3) },
             })
         }
@@ -219,6 +221,16 @@ fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
             RopeScaling::None
         }
     }
+}
+
+/// What YaRN multiplies the scores of latent attention with.
+pub(super) fn score_factor(r: &Reader, c: &RopeConfig) -> f64 {
+    let (f, RopeScaling::Yarn(yarn)) = (r.f, &c.scaling) else { return 1.0 };
+    let weight = match f.is_gguf() {
+        true => f.float(&LOG_MULTIPLIER, Some(0.0), 0.0, 1e3) / 0.1,
+        false => f.float(&MSCALE_ALL, Some(0.0), 0.0, 1e3),
+    };
+    Yarn::amplitude(yarn.factor, weight).powi(2)
 }
 
 fn check_factors(r: &Reader, name: &str, list: &[f32], dims: usize) {
