@@ -8,7 +8,7 @@
 //! use imaginal_generate::{Event, GenerateOptions, Session, encode_prompt};
 //! use imaginal_models::{LoadOptions, Loaded};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let Loaded { model, tokenizer } = Loaded::open("model.gguf", &LoadOptions::default())?;
+//! let Loaded { model, tokenizer, .. } = Loaded::open("model.gguf", &LoadOptions::default())?;
 //! let tokenizer = tokenizer.ok_or("the model has no tokenizer")?;
 //! let mut session = Session::new(&model)?;
 //! let prompt = encode_prompt(&tokenizer, "pub fn parse(")?;

@@ -149,7 +149,7 @@ fn attend(filter: &str) {
         [(B, T, T, "8x256"), (1, 2048, 2048, "1x2048"), (1, 1, 512, "1 of 512"), (1, 1, 8192, "1 of 8192")]
     {
         let shape = AttentionShape { b, tq, tk, hq: HEADS, hkv: HEADS, d: HEAD, dv: HEAD };
-        let opts = AttentionOpts { scale: 0.125, causal: true, q_start: tk - tq, window: None, softcap: None };
+        let opts = AttentionOpts::causal(64, tk - tq);
         let row = HEADS * HEAD;
         let (q, g) = (data(b * tq * row, -2.0, 2.0), data(b * tq * row, -1.0, 1.0));
         let (k, v) = (data(b * tk * row, -2.0, 2.0), data(b * tk * row, -1.0, 1.0));

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let name = rest.first().map_or("f32", String::as_str);
     let format = Format::from_name(name).ok_or_else(|| format!("{name:?} is no format"))?;
-    let Loaded { model, tokenizer } = Loaded::open(model, &LoadOptions::default())?;
+    let Loaded { model, tokenizer, .. } = Loaded::open(model, &LoadOptions::default())?;
     model.save_gguf(out, tokenizer.as_ref(), &SaveOptions { format, ..SaveOptions::default() })?;
     eprintln!("{out}: {} parameters in {name}", model.config().parameters());
     Ok(())

@@ -31,6 +31,10 @@ const LAYER_EPS: Key = Key::new(
     &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"],
 );
 const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
+/// Layers after the last that predict further tokens (DeepSeek V3); they are left out.
+const PREDICTORS: Key = Key::new(&["nextn_predict_layers"], &["num_nextn_predict_layers"]);
+const QUANTIZATION: Key = Key::new(&[], &["quantization_config.quant_method"]);
+const FP8_BLOCK: Key = Key::new(&[], &["quantization_config.weight_block_size"]);
 const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
 
 /// What the blocks of a layer share.
@@ -68,6 +72,8 @@ pub struct Config {
     scales: ModelScales,
     layout: &'static [SubLayer],
     layers: Vec<Vec<BlockConfig>>,
+    predictors: usize,
+    fp8_blocks: Option<[usize; 2]>,
 }
 
 impl Config {
@@ -100,12 +106,11 @@ impl Config {
     /// The configuration in a `config.json`, read as that of this row.
     pub(crate) fn of_hf(arch: &'static Arch, json: &Json, path: &Path) -> Result<Config> {
         let fields = Fields::new(Source::Hf(json), path);
-        if fields.has_hf("quantization_config") {
-            fields.problem("quantization_config", "quantized checkpoints are not supported; use a GGUF file");
-        }
+        let fp8_blocks = quantization(&fields);
         let tied = fields.flag(&TIED, arch.tied);
         let vocab = fields.size(&VOCAB, None, MOST_TOKENS);
-        Config::assemble(arch, fields, vocab, tied, &|_, _| false, &|_| None)
+        let config = Config::assemble(arch, fields, vocab, tied, &|_, _| false, &|_| None)?;
+        Ok(Config { fp8_blocks, ..config })
     }
 
     /// The configuration of a GGUF file. An architecture that is not in the table is taken for a row whose fields and tensors
@@ -150,9 +155,15 @@ impl Config {
     ) -> Result<Config> {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
+        let predictors = fields.size_from(&PREDICTORS, Some(0), 0, MOST_LAYERS);
+        let mut count = fields.size(&LAYERS, None, MOST_LAYERS);
+        if fields.is_gguf() {
+            // There they count as layers.
+            count = count.saturating_sub(predictors).max(1);
+        }
         let shared = Shared {
             hidden,
-            layers: fields.size(&LAYERS, None, MOST_LAYERS),
+            layers: count,
             eps: fields.float(eps_key(arch), hf(arch.eps), 0.0, 1.0),
             context: fields.size(&CONTEXT, (!fields.is_gguf()).then_some(arch.context), LONGEST),
         };
@@ -180,7 +191,22 @@ impl Config {
         }
         let Shared { hidden, eps, context, .. } = shared;
         fields.finish()?;
-        Ok(Config { arch, name: None, stands_for: None, vocab, hidden, context, eps, tied, scales, layout, layers })
+        let fp8_blocks = None;
+        Ok(Config {
+            arch,
+            name: None,
+            stands_for: None,
+            vocab,
+            hidden,
+            context,
+            eps,
+            tied,
+            scales,
+            layout,
+            layers,
+            predictors,
+            fp8_blocks,
+        })
     }
 
     /// The row of the table.
@@ -250,9 +276,21 @@ impl Config {
         &self.layers
     }
 
+    /// Whether a tensor belongs to a layer after the last, whose names begin with `layers` and its number.
+    pub(crate) fn is_predictor(&self, layers: &str, name: &str) -> bool {
+        let number = name.strip_prefix(layers).and_then(|n| n.strip_prefix('.')?.split('.').next()?.parse().ok());
+        let further = self.layers.len()..self.layers.len() + self.predictors;
+        number.is_some_and(|n: usize| further.contains(&n))
+    }
+
+    /// Rows and columns that share a scale in a checkpoint whose matrices are in FP8.
+    pub(crate) fn fp8_blocks(&self) -> Option<[usize; 2]> {
+        self.fp8_blocks
+    }
+
     /// Whether the model forgets nothing but is slowed by the length of its context: it has attention.
     pub fn has_attention(&self) -> bool {
-        self.layers.iter().flatten().any(|b| matches!(b, BlockConfig::Attention(_)))
+        self.layers.iter().flatten().any(|b| matches!(b, BlockConfig::Attention(_) | BlockConfig::Mla(_)))
     }
 
     /// Number of parameters.
@@ -395,6 +433,30 @@ impl Config {
             }
         }
         extras
+    }
+}
+
+/// How the matrices of a checkpoint are quantized: the size of a block, if it is FP8.
+fn quantization(fields: &Fields) -> Option<[usize; 2]> {
+    if !fields.has_hf("quantization_config") {
+        return None;
+    }
+    match fields.text(&QUANTIZATION).as_deref() {
+        Some("mxfp4") => None,
+        Some("fp8") => {
+            let sizes = fields.sizes(&FP8_BLOCK);
+            let block = <[usize; 2]>::try_from(sizes).ok().filter(|sizes| !sizes.contains(&0));
+            if block.is_none() {
+                fields.problem(fields.name(&FP8_BLOCK), "not the rows and columns of a block");
+            }
+            block
+        }
+        other => {
+            let method = other.unwrap_or("this one");
+            let what = format!("{method} is not supported, only fp8 and mxfp4 are; use a GGUF file");
+            fields.problem("quantization_config", what);
+            None
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mlp, Module, Moe, Norm, Param, Recurrent, Rope,
-    RopeConfig, Slot, Source, State, join,
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent,
+    Rope, RopeConfig, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -72,6 +72,7 @@ impl NamedNorm {
 #[derive(Debug)]
 enum Block {
     Attention(Attention),
+    Mla(Mla),
     Mlp(Mlp),
     Moe(Moe),
     Recurrent(Box<dyn Recurrent>),
@@ -82,6 +83,8 @@ impl Block {
         match (self, state) {
             (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
             (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
+            (Block::Mla(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
+            (Block::Mla(b), None) => b.forward(x, None),
             (Block::Attention(b), None) => b.forward(x, None),
             (Block::Recurrent(b), None) => b.forward(x, None),
             (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
@@ -143,6 +146,9 @@ impl Model {
                 let block = match block {
                     BlockConfig::Attention(c) => {
                         Block::Attention(Attention::new(source, &prefix, c, c.rope.as_ref().map(&mut shared_rope))?)
+                    }
+                    BlockConfig::Mla(c) => {
+                        Block::Mla(Mla::new(source, &prefix, c, c.rope.as_ref().map(&mut shared_rope))?)
                     }
                     BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
@@ -221,6 +227,10 @@ impl Model {
                 (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
+                }
+                (Block::Mla(_), BlockConfig::Mla(c)) => {
+                    let (row, rank) = (c.kv_rank + c.turned_dim, c.kv_rank);
+                    Ok(BlockState::Kv(KvState::latent(format, batch, row, rank, &self.device)?))
                 }
                 _ => Ok(BlockState::None),
             })
@@ -388,6 +398,7 @@ impl Module for Model {
                 NamedNorm::slots(&sub.norm, &prefix, visit);
                 match &sub.block {
                     Block::Attention(b) => b.slots(&prefix, visit),
+                    Block::Mla(b) => b.slots(&prefix, visit),
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Recurrent(b) => b.slots(&prefix, visit),

@@ -1,9 +1,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use imaginal_files::{Gguf, Json, OpenOptions, SafeTensors, Tokenizer};
 use imaginal_nn::{Init, Param, Source, Weight};
 use imaginal_numeric::Format;
+use imaginal_numeric::half::f8_e4m3_to_f32;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
 use crate::arch::Outside;
@@ -27,6 +29,8 @@ pub struct Loaded {
     pub model: Model,
     /// Its tokenizer; `None` if the file has none (`no_vocab`, or a directory without `tokenizer.json`).
     pub tokenizer: Option<Tokenizer>,
+    /// What the user should know of how it was loaded, in whole sentences.
+    pub notes: Vec<String>,
 }
 
 impl Loaded {
@@ -86,16 +90,17 @@ impl Loaded {
         });
         let specs = config.tensors();
         let extras: Vec<String> = config.gguf_extras().into_iter().map(|extra| extra.0).collect();
-        let extra = |name: &str| extras.iter().any(|e| e == name);
-        let tensors = Matched::new(gguf.path(), &specs, found, |s| (s.gguf.clone(), s.map), extra)?;
+        let extra = |name: &str| extras.iter().any(|e| e == name) || config.is_predictor("blk", name);
+        let tensors = Matched::new(gguf.path(), &specs, found, |s| (s.gguf.clone(), s.map), None, extra)?;
         let none = match gguf.metadata().get_as::<String>("tokenizer.ggml.model")? {
             Some(kind) => kind == "no_vocab" || kind == "none",
             None => true,
         };
         let tokenizer = if none { None } else { Some(Tokenizer::from_gguf(gguf)?) };
         check_tokenizer(gguf.path(), &config, tokenizer.as_ref())?;
+        let notes = tensors.notes.clone();
         let model = tensors.build(config, device)?;
-        Ok(Loaded { model, tokenizer })
+        Ok(Loaded { model, tokenizer, notes })
     }
 
     /// Loads a model from open safetensors.
@@ -120,10 +125,12 @@ impl Loaded {
         });
         let specs = config.tensors();
         let extra = |name: &str| superfluous_in_safetensors(&config, name);
-        let tensors = Matched::new(weights.path(), &specs, found, |s| (s.hf.clone(), s.hf_map), extra)?;
+        let ways = |s: &TensorSpec| (s.hf.clone(), s.hf_map);
+        let tensors = Matched::new(weights.path(), &specs, found, ways, config.fp8_blocks(), extra)?;
         check_tokenizer(weights.path(), &config, tokenizer.as_ref())?;
+        let notes = tensors.notes.clone();
         let model = tensors.build(config, device)?;
-        Ok(Loaded { model, tokenizer })
+        Ok(Loaded { model, tokenizer, notes })
     }
 }
 
@@ -138,6 +145,7 @@ pub(crate) fn superfluous_in_safetensors(config: &Config, name: &str) -> bool {
         || FOREIGN.iter().any(|start| name.starts_with(start))
         || name.ends_with(".rotary_emb.inv_freq")
         || (config.tied() && outside.head.contains(&name))
+        || config.is_predictor(outside.layers, name)
 }
 
 /// From the names of a checkpoint to those of the table, which differ in what comes before: `transformer.` is missing in
@@ -205,22 +213,87 @@ struct Found<'a> {
 impl Found<'_> {
     /// The format and the bytes of a piece of this tensor, or what is wrong with it.
     fn piece(&self, piece: &Piece) -> std::result::Result<(Format, Bytes), String> {
-        if self.shape != piece.shape {
-            return Err(format!("its shape is {:?}, not the {:?} of the configuration", self.shape, piece.shape));
+        self.check(piece)?;
+        if piece.bytes {
+            let all = Bytes::new(self.bytes.owner(), self.bytes.range()).map_err(|e| e.to_string());
+            return if self.kind == BYTES {
+                Ok((Format::MXFP4, all?))
+            } else {
+                Err(format!("{} is no {BYTES}", self.kind))
+            };
         }
         let weights = |f: &Format| !matches!(*f, Format::I8 | Format::I16 | Format::I32 | Format::I64);
         let format = self.format.filter(weights).ok_or_else(|| format!("{} is no format for weights", self.kind))?;
+        Ok((format, self.rows(piece, |cols| format.bytes_for(cols), format.name())?))
+    }
+
+    fn check(&self, piece: &Piece) -> std::result::Result<(), String> {
+        if self.shape == piece.shape {
+            return Ok(());
+        }
+        Err(format!("its shape is {:?}, not the {:?} of the configuration", self.shape, piece.shape))
+    }
+
+    /// The bytes of the rows of a piece, given those of a row.
+    fn rows(
+        &self,
+        piece: &Piece,
+        bytes_for: impl Fn(usize) -> Option<usize>,
+        format: &str,
+    ) -> std::result::Result<Bytes, String> {
         let cols = self.shape.last().copied().unwrap_or(0);
         // Of a vector the rows are its elements.
         let cols = if self.shape.len() == 1 && piece.rows.is_some() { 1 } else { cols };
-        let row = format.bytes_for(cols).filter(|_| !self.shape.is_empty());
+        let row = bytes_for(cols).filter(|_| !self.shape.is_empty());
         let row = row.ok_or_else(|| format!("rows of {cols} are no whole blocks of {format}"))?;
         let all = self.bytes.range();
         let range = match &piece.rows {
             Some(rows) => all.start + rows.start * row..all.start + rows.end * row,
             None => all,
         };
-        Ok((format, Bytes::new(self.bytes.owner(), range).map_err(|e| e.to_string())?))
+        Bytes::new(self.bytes.owner(), range).map_err(|e| e.to_string())
+    }
+
+    /// A piece of this matrix in FP8, with the tensor of its scales.
+    fn fp8(&self, piece: &Piece, scales: &Found, block: [usize; 2]) -> std::result::Result<(Bytes, Fp8), String> {
+        self.check(piece)?;
+        let &[rows, cols] = self.shape else { return Err("FP8 is for matrices only".into()) };
+        let shape = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
+        if scales.shape != shape {
+            return Err(format!("its scales {} have shape {:?}, not {shape:?}", scales.name, scales.shape));
+        }
+        let format = scales.format.filter(|f| [Format::F32, Format::BF16].contains(f));
+        let format = format.ok_or_else(|| format!("its scales {} are {}", scales.name, scales.kind))?;
+        let mut values = vec![0f32; shape[0] * shape[1]];
+        format.decode(scales.bytes, &mut values).map_err(|e| e.to_string())?;
+        let first = piece.rows.as_ref().map_or(0, |rows| rows.start);
+        Ok((self.rows(piece, Some, FP8)?, Fp8 { first, cols, block, scales: Arc::new(values) }))
+    }
+}
+
+/// The name of bytes in safetensors.
+const BYTES: &str = "U8";
+/// The name of FP8 with four bits of exponent.
+const FP8: &str = "F8_E4M3";
+
+/// How numbers in FP8 become others: those of a block of rows and columns are multiplied by its scale.
+#[derive(Clone)]
+struct Fp8 {
+    /// The number of the piece's first row in the matrix.
+    first: usize,
+    cols: usize,
+    /// Rows and columns of a block.
+    block: [usize; 2],
+    scales: Arc<Vec<f32>>,
+}
+
+impl Fp8 {
+    fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
+        let across = self.cols.div_ceil(self.block[1]);
+        for (row, bytes) in bytes.chunks_exact(self.cols.max(1)).enumerate() {
+            let scales = &self.scales[(self.first + row) / self.block[0] * across..];
+            out.extend(bytes.iter().enumerate().map(|(i, &b)| f8_e4m3_to_f32(b) * scales[i / self.block[1]]));
+        }
     }
 }
 
@@ -228,13 +301,18 @@ impl Found<'_> {
 struct Raw {
     format: Format,
     pieces: Vec<Bytes>,
+    /// Of each piece, if they are in FP8 (the format is f32 then).
+    fp8: Vec<Fp8>,
     map: Map,
     arrange: Option<Arrange>,
     path: String,
 }
 
 /// The tensors of a file under the names of the parameters, all there and of the right shape.
-struct Matched(HashMap<String, Raw>);
+struct Matched {
+    raw: HashMap<String, Raw>,
+    notes: Vec<String>,
+}
 
 impl Matched {
     fn new<'a>(
@@ -242,17 +320,20 @@ impl Matched {
         specs: &[TensorSpec],
         found: impl Iterator<Item = Found<'a>>,
         ways: impl Fn(&TensorSpec) -> (Vec<Stored>, Map),
+        fp8_blocks: Option<[usize; 2]>,
         extra: impl Fn(&str) -> bool,
     ) -> Result<Matched> {
         let found: HashMap<&str, Found> = found.map(|t| (t.name, t)).collect();
         let mut left: HashSet<&str> = found.keys().copied().collect();
         let mut problems = Vec::new();
         let mut raw = HashMap::with_capacity(specs.len());
+        let mut notes = Vec::new();
         let mut problem = |field: &str, what: String| problems.push(Problem { field: field.to_owned(), what });
         for spec in specs {
             let (ways, map) = ways(spec);
             // Where something is missing of every way, the one of which the beginning is there is what was meant.
-            let there = |way: &&Stored| way.pieces().all(|p| found.contains_key(p.name.as_str()));
+            let there =
+                |way: &&Stored| way.pieces().all(|p| found.get(p.name.as_str()).is_some_and(|t| t.shape == p.shape));
             let begun = |way: &&Stored| way.pieces().next().is_some_and(|p| found.contains_key(p.name.as_str()));
             let way = ways.iter().find(there).or_else(|| ways.iter().find(begun)).or(ways.first());
             let Some(way) = way else {
@@ -269,15 +350,38 @@ impl Matched {
                     continue;
                 };
                 left.remove(t.name);
+                let scales = format!("{}_scale_inv", t.name);
+                let scales = found.get(scales.as_str()).filter(|_| t.kind == FP8);
+                if let (Some(block), Some(scales)) = (fp8_blocks, scales) {
+                    left.remove(scales.name);
+                    match (t.fp8(&piece, scales, block), &mut made) {
+                        (Ok((bytes, fp8)), Some(raw)) if !raw.fp8.is_empty() => {
+                            raw.pieces.push(bytes);
+                            raw.fp8.push(fp8);
+                        }
+                        (Ok(_), Some(raw)) => {
+                            problem(t.name, format!("{FP8}, where what it is joined with is {}", raw.format))
+                        }
+                        (Ok((bytes, fp8)), None) => {
+                            let path = format!("{}: {}", path.display(), t.name);
+                            let (arrange, format) = (way.arrange.clone(), Format::F32);
+                            made = Some(Raw { format, pieces: vec![bytes], fp8: vec![fp8], map, arrange, path });
+                        }
+                        (Err(what), _) => problem(t.name, what),
+                    }
+                    continue;
+                }
                 match (t.piece(&piece), &mut made) {
-                    (Ok((format, bytes)), Some(raw)) if raw.format == format => raw.pieces.push(bytes),
+                    (Ok((format, bytes)), Some(raw)) if raw.format == format && raw.fp8.is_empty() => {
+                        raw.pieces.push(bytes);
+                    }
                     (Ok((format, _)), Some(raw)) => {
                         problem(t.name, format!("{format}, where what it is joined with is {}", raw.format));
                     }
                     (Ok((format, bytes)), None) => {
                         let path = format!("{}: {}", path.display(), t.name);
                         let arrange = way.arrange.clone();
-                        made = Some(Raw { format, pieces: vec![bytes], map, arrange, path });
+                        made = Some(Raw { format, pieces: vec![bytes], fp8: Vec::new(), map, arrange, path });
                     }
                     (Err(what), _) => problem(t.name, what),
                 }
@@ -290,13 +394,20 @@ impl Matched {
             problem(name, "superfluous: the configuration has no such tensor".into());
         }
         match problems.is_empty() {
-            true => Ok(Matched(raw)),
+            true => {
+                if raw.values().any(|raw: &Raw| !raw.fp8.is_empty()) {
+                    notes.push(
+                        "The matrices in FP8 are expanded to f32; a GGUF file in q8_0 takes a quarter of that.".into(),
+                    );
+                }
+                Ok(Matched { raw, notes })
+            }
             false => Err(Error::Tensors { path: path.to_path_buf(), problems }),
         }
     }
 
     fn build(self, config: Config, device: &Device) -> Result<Model> {
-        Model::from_source(config, &mut FileSource { raw: self.0, device: device.clone() })
+        Model::from_source(config, &mut FileSource { raw: self.raw, device: device.clone() })
     }
 }
 
@@ -323,23 +434,48 @@ impl Raw {
 
     /// Whether the bytes are the parameter's as they are.
     fn as_is(&self) -> bool {
-        self.map == Map::Same && self.arrange.is_none()
+        self.map == Map::Same && self.arrange.is_none() && self.fp8.is_empty()
+    }
+
+    /// The blocks of MXFP4 as they are in GGUF files, for a parameter of so many rows and columns.
+    fn mxfp4(&self, rows: usize, cols: usize) -> imaginal_nn::Result<Option<Bytes>> {
+        let (Some(Arrange::Mxfp4 { first, step }), [blocks, scales]) = (&self.arrange, &self.pieces[..]) else {
+            return Ok(None);
+        };
+        let across = cols / 32;
+        if !cols.is_multiple_of(32) || scales.len() < rows * step * across {
+            let what = format!("{}: rows of {cols} are no whole blocks of {}", self.path, self.format);
+            return Err(TensorError::argument("load", what));
+        }
+        let mut out = Vec::with_capacity(rows * across * 17);
+        for block in (0..rows).flat_map(|row| (first + row * step) * across..(first + row * step + 1) * across) {
+            out.push(scales[block]);
+            let bytes = &blocks[block * 16..block * 16 + 16];
+            // A byte holds two neighbours there, the lower first; here an element and the one 16 further on.
+            let number = |i: usize| (bytes[i / 2] >> (i % 2 * 4)) & 15;
+            out.extend((0..16).map(|i| number(i) | number(i + 16) << 4));
+        }
+        Ok(Some(Bytes::from_vec(out)))
     }
 
     fn decode(&self, shape: &[usize]) -> imaginal_nn::Result<Tensor> {
         if self.format == Format::F32 && self.as_is() {
             return Tensor::from_bytes(self.bytes(), shape, DType::F32);
         }
-        let bytes = self.bytes();
-        let n = bytes.len() / self.format.block_bytes() * self.format.block_len();
-        let mut values = vec![0f32; n];
-        self.format.decode(&bytes, &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
-        if let Some(Arrange::Transposed { count, columns }) = &self.arrange {
-            let (outputs, inputs) = (columns.len(), shape.iter().product::<usize>() / columns.len().max(1) / count);
-            let cols = n / (count * inputs).max(1);
-            let mut turned = Vec::with_capacity(count * outputs * inputs);
+        let mut values = Vec::new();
+        if self.fp8.is_empty() {
+            let bytes = self.bytes();
+            values = vec![0f32; bytes.len() / self.format.block_bytes() * self.format.block_len()];
+            self.format.decode(&bytes, &mut values).map_err(|source| TensorError::Format { op: "load", source })?;
+        } else {
+            self.pieces.iter().zip(&self.fp8).for_each(|(bytes, fp8)| fp8.decode(bytes, &mut values));
+        }
+        if let &Some(Arrange::Transposed { count, first, step, len }) = &self.arrange {
+            let inputs = shape.iter().product::<usize>() / (len * count).max(1);
+            let cols = values.len() / (count * inputs).max(1);
+            let mut turned = Vec::with_capacity(count * len * inputs);
             for matrix in values.chunks_exact((inputs * cols).max(1)) {
-                for column in columns.clone() {
+                for column in (first..).step_by(step).take(len) {
                     turned.extend((0..inputs).map(|row| matrix[row * cols + column]));
                 }
             }
@@ -364,6 +500,9 @@ impl Source for FileSource {
     fn weight(&mut self, name: &str, rows: usize, cols: usize, _: Init) -> imaginal_nn::Result<Weight> {
         let device = self.device.clone();
         let raw = self.find(name)?;
+        if let Some(blocks) = raw.mxfp4(rows, cols)? {
+            return Ok(Weight::from_packed(Packed::new(Format::MXFP4, rows, cols, blocks)?.to_device(&device)?));
+        }
         if device.is_cpu() && raw.format != Format::F64 && raw.as_is() {
             return Weight::from_bytes(raw.format, rows, cols, raw.bytes());
         }

@@ -61,6 +61,9 @@ pub enum What {
     Whole,
     /// So many tensors, named by their numbers from 0.
     Each(usize),
+    /// MXFP4 as OpenAI writes it: a tensor `_blocks` of this shape, the last dimension split into blocks of 32 numbers in 16
+    /// bytes, and a tensor `_scales` with a byte for each block.
+    Mxfp4,
     /// Some of a tensor's rows, all dimensions but the last taken together: `count` times `len` rows, the first of them at
     /// `first` and then every `step`.
     Rows {
@@ -78,12 +81,23 @@ pub enum What {
 /// What is done with values that a file holds in another order. They are decoded to f32 for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrange {
-    /// They are `count` matrices one after another, of which these columns are taken and each matrix transposed.
+    /// They are `count` matrices one after another, of which `len` columns are taken and each matrix transposed.
     Transposed {
         /// How many matrices.
         count: usize,
-        /// Which of their columns.
-        columns: Range<usize>,
+        /// The first of their columns.
+        first: usize,
+        /// From one of the columns to the next.
+        step: usize,
+        /// How many columns.
+        len: usize,
+    },
+    /// Blocks and scales are put together, of all rows each `step`-th from `first` on.
+    Mxfp4 {
+        /// The first row.
+        first: usize,
+        /// From one row to the next.
+        step: usize,
     },
 }
 
@@ -96,6 +110,8 @@ pub struct Piece {
     pub shape: Vec<usize>,
     /// Which of its rows, all dimensions but the last taken together; `None` for the whole tensor.
     pub rows: Option<Range<usize>>,
+    /// Whether it holds bytes that are no numbers by themselves.
+    pub bytes: bool,
 }
 
 impl Stored {
@@ -128,16 +144,58 @@ impl Stored {
 
     /// Some columns of a matrix, transposed.
     pub fn columns(name: impl Into<String>, shape: [usize; 2], columns: Range<usize>) -> Self {
-        Stored { arrange: Some(Arrange::Transposed { count: 1, columns }), ..Stored::whole(name, &shape) }
+        let arrange = Arrange::Transposed { count: 1, first: columns.start, step: 1, len: columns.len() };
+        Stored { arrange: Some(arrange), ..Stored::whole(name, &shape) }
+    }
+
+    /// Every `step`-th column from `first` on of each matrix of a tensor, transposed. Of a tensor of two dimensions the
+    /// matrices are its rows.
+    pub fn turned<const N: usize>(name: impl Into<String>, shape: [usize; N], first: usize, step: usize) -> Self {
+        let len = shape.last().map_or(0, |cols| cols / step);
+        let arrange = Arrange::Transposed { count: shape[0], first, step, len };
+        Stored { arrange: Some(arrange), ..Stored::whole(name, &shape) }
+    }
+
+    /// So many of the columns.
+    pub fn only(mut self, columns: usize) -> Self {
+        if let Some(Arrange::Transposed { len, .. }) = &mut self.arrange {
+            *len = columns;
+        }
+        self
+    }
+
+    /// As matrices of this shape one below the other, each transposed.
+    pub fn joined_turned(name: impl Into<String>, [count, rows, cols]: [usize; 3]) -> Self {
+        Stored { shape: vec![count * rows, cols], ..Stored::turned(name, [count, rows, cols], 0, 1) }
+    }
+
+    /// As MXFP4: every `step`-th row from `first` on of a tensor of this shape.
+    pub fn mxfp4(name: impl Into<String>, shape: [usize; 3], first: usize, step: usize) -> Self {
+        Stored { what: What::Mxfp4, arrange: Some(Arrange::Mxfp4 { first, step }), ..Stored::whole(name, &shape) }
+    }
+
+    /// With each of `count` matrices transposed after its rows were taken.
+    pub fn transposed(mut self, count: usize) -> Self {
+        let len = self.shape.last().copied().unwrap_or(0);
+        self.arrange = Some(Arrange::Transposed { count, first: 0, step: 1, len });
+        self
     }
 
     /// The pieces that are joined, in order. Made one by one, because a hostile configuration may ask for very many.
     pub fn pieces(&self) -> Box<dyn Iterator<Item = Piece> + '_> {
-        let piece = |name: String, rows| Piece { name, shape: self.shape.clone(), rows };
+        let piece = |name: String, rows| Piece { name, shape: self.shape.clone(), rows, bytes: false };
         match self.what {
             What::Whole => Box::new(std::iter::once(piece(self.name.clone(), None))),
             What::Each(count) => {
                 Box::new((0..count).map(move |i| piece(format!("{}{i}{}", self.name, self.after), None)))
+            }
+            What::Mxfp4 => {
+                let mut scales = self.shape.clone();
+                scales.iter_mut().next_back().into_iter().for_each(|cols| *cols = cols.div_ceil(32));
+                let blocks: Vec<usize> = scales.iter().copied().chain([16]).collect();
+                let piece =
+                    |end: &str, shape| Piece { name: format!("{}{end}", self.name), shape, rows: None, bytes: true };
+                Box::new([piece("_blocks", blocks), piece("_scales", scales)].into_iter())
             }
             What::Rows { first, len, step, count } => Box::new((0..count).map(move |i| {
                 let first = first + i * step;

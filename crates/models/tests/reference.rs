@@ -131,7 +131,7 @@ fn two_sequences_side_by_side_do_not_mix() {
 fn a_saved_model_is_the_same_model() {
     let scratch = tempfile::tempdir().unwrap();
     for dir in fixtures() {
-        let Loaded { model, tokenizer } = load(&dir);
+        let Loaded { model, tokenizer, .. } = load(&dir);
         let want = expected(&dir);
         let path = scratch.path().join("model.gguf");
         let result = model.save_gguf(&path, tokenizer.as_ref(), &SaveOptions::default());
@@ -161,7 +161,7 @@ fn a_saved_model_is_the_same_model() {
 #[test]
 fn lower_precision_files_come_near() {
     for dir in fixtures() {
-        let Loaded { model, tokenizer } = load(&dir);
+        let Loaded { model, tokenizer, .. } = load(&dir);
         if !dir.join("model.gguf").exists() {
             continue;
         }

@@ -1,7 +1,7 @@
 use imaginal_tensor::{Result, Tensor};
 
 /// The non-linear function of a feed-forward network.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Activation {
     /// `x · sigmoid(x)`, also called swish.
     Silu,
@@ -13,13 +13,15 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)²` (So et al. 2021).
     Relu2,
-    /// Of GPT-OSS, for gated networks: with the gate at most 7 and the other in ±7,
-    /// `gate · sigmoid(1.702 gate) · (up + 1)`. Alone it is `x · sigmoid(1.702 x)`.
-    ClampedSwiglu,
+    /// Of GPT-OSS, for gated networks: with the gate at most `limit` and the other in ±`limit`,
+    /// `gate · sigmoid(slope · gate) · (up + 1)`. Alone it is `x · sigmoid(slope · x)`.
+    ClampedSwiglu {
+        /// The bound, usually 7.
+        limit: f64,
+        /// The factor in the sigmoid, usually 1.702.
+        slope: f64,
+    },
 }
-
-/// The bound of [`Activation::ClampedSwiglu`].
-const LIMIT: f64 = 7.0;
 
 impl Activation {
     /// By the name that `config.json` has for it.
@@ -45,7 +47,7 @@ impl Activation {
             Activation::Gelu => x.gelu(),
             Activation::Relu => x.relu(),
             Activation::Relu2 => x.relu()?.sqr(),
-            Activation::ClampedSwiglu => x.mul(&x.mul_scalar(1.702)?.sigmoid()?),
+            Activation::ClampedSwiglu { slope, .. } => x.mul(&x.mul_scalar(slope)?.sigmoid()?),
         }
     }
 
@@ -56,9 +58,9 @@ impl Activation {
     pub fn gate(self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         match self {
             Activation::Silu => gate.swiglu(up),
-            Activation::ClampedSwiglu => {
-                let gate = gate.clamp(f64::NEG_INFINITY, LIMIT)?;
-                self.apply(&gate)?.mul(&up.clamp(-LIMIT, LIMIT)?.add_scalar(1.0)?)
+            Activation::ClampedSwiglu { limit, .. } => {
+                let gate = gate.clamp(f64::NEG_INFINITY, limit)?;
+                self.apply(&gate)?.mul(&up.clamp(-limit, limit)?.add_scalar(1.0)?)
             }
             _ => self.apply(gate)?.mul(up),
         }

@@ -33,6 +33,8 @@ pub struct AttentionConfig {
     pub causal: bool,
     /// A query at position p sees only keys j with |p − j| < window; all if `None`.
     pub window: Option<usize>,
+    /// A query sees only keys of its own stretch of so many positions; all if `None` (Llama 4).
+    pub chunk: Option<usize>,
     /// Queries, keys and values are clamped to ± this (DBRX).
     pub clip: Option<f64>,
     /// Whether the query projection has a second half for each head, whose sigmoid is multiplied with the head's result
@@ -154,6 +156,7 @@ impl Attention {
             causal: c.causal,
             q_start: start,
             window: c.window,
+            chunk: c.chunk,
             softcap: c.softcap.map(|cap| cap as f32),
         };
         let sinks = self.sinks.as_ref().map(Param::get);

@@ -36,6 +36,20 @@ pub const fn f32_to_f16(value: f32) -> u16 {
     (sign | value) as u16
 }
 
+/// An 8-bit float with four bits of exponent and three of fraction (OCP E4M3: no infinities, 448 is the largest) as f32.
+/// Exact.
+#[inline(always)]
+pub const fn f8_e4m3_to_f32(bits: u8) -> f32 {
+    let sign = ((bits & 0x80) as u32) << 24;
+    let magnitude = ((bits & 0x7f) as u32) << 20;
+    // Rebias the exponent: 127 - 7; subnormals as in `f16_to_f32`.
+    const LEAST: u32 = 121 << 23;
+    let subnormal = (f32::from_bits(magnitude + LEAST) - f32::from_bits(LEAST)).to_bits();
+    let finite = if magnitude < (1 << 23) { subnormal } else { magnitude + (120 << 23) };
+    let value = if bits & 0x7f == 0x7f { f32::NAN.to_bits() } else { finite };
+    f32::from_bits(sign | value)
+}
+
 /// Bits of a bfloat16 as f32. Exact.
 #[inline(always)]
 pub const fn bf16_to_f32(bits: u16) -> f32 {

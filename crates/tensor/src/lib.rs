@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use gpu::GpuDevice;
 pub use layout::{Layout, Shape};
 pub use ops::adamw::AdamW;
-pub use ops::attention::{AttentionOpts, KvCache};
+pub use ops::attention::{AttentionOpts, KvCache, LONGEST_CHUNK};
 pub use ops::linear_attention::{HeadOrder, LinearAttentionInputs};
 pub use ops::random::Philox;
 pub use ops::rope::RopeStyle;

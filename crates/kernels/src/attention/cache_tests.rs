@@ -85,13 +85,14 @@ fn every_format_and_path_against_f64() {
             if (d % format.block_len(), dv % format.block_len()) != (0, 0) {
                 continue;
             }
-            for variant in 0..5 {
+            for variant in 0..6 {
                 let shape = AttentionShape { b, tq, tk, hq, hkv, d, dv };
                 let opts = AttentionOpts { q_start, ..plain(d) };
                 let mut case = match variant {
                     0 => Case::new(shape, opts),
                     1 => Case::new(shape, AttentionOpts { window: Some(21), ..opts }),
                     2 => Case::new(shape, AttentionOpts { softcap: Some(1.5), ..opts }),
+                    5 => Case::new(shape, AttentionOpts { chunk: Some(37), ..opts }),
                     3 => Case::new(shape, AttentionOpts { causal: false, ..opts }).with_sinks(),
                     _ => Case::new(shape, AttentionOpts { window: Some(50), softcap: Some(2.0), ..opts }).with_sinks(),
                 };

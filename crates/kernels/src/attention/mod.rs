@@ -72,14 +72,26 @@ pub struct AttentionOpts {
     pub q_start: usize,
     /// A query at position p sees only keys j with |p − j| < window.
     pub window: Option<usize>,
+    /// A query sees only keys of its own stretch of so many positions, at most [`LONGEST_CHUNK`] (Llama 4).
+    pub chunk: Option<usize>,
     /// Scores s become cap·tanh(s/cap) before the mask.
     pub softcap: Option<f32>,
 }
 
+/// Longest [`AttentionOpts::chunk`].
+pub const LONGEST_CHUNK: usize = 1 << 20;
+
 impl AttentionOpts {
     /// Causal attention with scale `1/√head_dim` whose first query stands at `q_start`.
     pub fn causal(head_dim: usize, q_start: usize) -> Self {
-        AttentionOpts { scale: 1.0 / (head_dim as f32).sqrt(), causal: true, q_start, window: None, softcap: None }
+        AttentionOpts {
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            causal: true,
+            q_start,
+            window: None,
+            chunk: None,
+            softcap: None,
+        }
     }
 }
 
@@ -183,8 +195,12 @@ fn check(shape: AttentionShape, q: &Heads, k: &Rows, v: &Rows) {
 
 /// The keys `lo..hi` that the query at position `p` may see.
 fn visible(opts: &AttentionOpts, p: usize, tk: usize) -> (usize, usize) {
-    let lo = opts.window.map_or(0, |w| (p + 1).saturating_sub(w)).min(tk);
+    let mut lo = opts.window.map_or(0, |w| (p + 1).saturating_sub(w)).min(tk);
     let mut hi = tk;
+    if let Some(c) = opts.chunk {
+        lo = lo.max(p / c * c).min(tk);
+        hi = hi.min((p / c + 1).saturating_mul(c));
+    }
     if opts.causal {
         hi = hi.min(p + 1);
     }
@@ -364,6 +380,8 @@ fn transpose(src: &[f32], stride: usize, rows: usize, d: usize, factor: f32, wid
 struct Mask {
     causal: bool,
     window: Option<f32>,
+    /// Where in its chunk the first query stands, and the length of a chunk.
+    chunk: Option<(f32, f32)>,
     /// The first key of the block.
     key0: f32,
 }
@@ -373,10 +391,15 @@ impl Mask {
     fn new(opts: &AttentionOpts, p0: usize, p1: usize, j0: usize, keys: usize) -> Option<Mask> {
         let before = opts.causal && j0 + keys > p0 + 1;
         let outside = opts.window.is_some_and(|w| p1 - j0.min(p1) >= w || (j0 + keys - 1).saturating_sub(p0) >= w);
+        let apart = opts.chunk.is_some_and(|c| {
+            let chunk = p0 / c;
+            p1 / c != chunk || j0 / c != chunk || (j0 + keys - 1) / c != chunk
+        });
         // Differences beyond 2^24 only ever compare with smaller numbers, so their rounding does not matter.
-        (before || outside).then_some(Mask {
+        (before || outside || apart).then_some(Mask {
             causal: opts.causal,
             window: opts.window.map(|w| w as f32),
+            chunk: opts.chunk.map(|c| ((p0 % c) as f32, c as f32)),
             key0: j0 as f32 - p0 as f32,
         })
     }
@@ -392,6 +415,16 @@ impl Mask {
         }
         if let Some(w) = self.window {
             r = s.select(s.lt(s.abs(ahead), s.splat(w)), r, hidden);
+        }
+        if let Some((first, c)) = self.chunk {
+            // The number of the query's chunk, counted from that of the first query: place / c rounded down, which for
+            // whole numbers is (place − (c − 1) / 2) / c rounded to the nearest.
+            let place = s.add(query, s.splat(first));
+            let number = s.round(s.div(s.sub(place, s.splat((c - 1.0) / 2.0)), s.splat(c)));
+            let start = s.sub(s.mul(number, s.splat(c)), s.splat(first));
+            let key = s.splat(self.key0 + j as f32);
+            r = s.select(s.le(start, key), r, hidden);
+            r = s.select(s.lt(key, s.add(start, s.splat(c))), r, hidden);
         }
         r
     }

@@ -106,12 +106,13 @@ impl CacheLayout {
         }
     }
 
-    /// What the row at position `t` of a head decodes to.
+    /// What the row at position `t` of a head decodes to, or as many of its elements as `row` has.
     ///
     /// # Panics
     /// As [`CacheLayout::write`].
     pub fn read(&self, bytes: &[u8], b: usize, h: usize, t: usize, row: &mut [f32]) {
-        self.check(bytes, b, h, t, row.len());
+        self.check(bytes, b, h, t, self.dim);
+        assert!(row.len() <= self.dim && row.len().is_multiple_of(self.format.block_len()));
         let head = b * self.heads + h;
         let at = self.row_at(head, t);
         let decode = |from: &[u8], row: &mut [f32]| {
@@ -120,7 +121,8 @@ impl CacheLayout {
             }
         };
         if !blocks(self.kind) {
-            return decode(&bytes[at..at + self.row_bytes], row);
+            let some = self.row_bytes / self.dim.max(1) * row.len();
+            return decode(&bytes[at..at + some], row);
         }
         let numbers = self.row_bytes / self.scales();
         let mut packed = [0; SCALE + BLOCK];
@@ -146,6 +148,11 @@ impl CacheLayout {
                 dst[to_at..to_at + len * one].copy_from_slice(&from[from_at..from_at + len * one]);
             }
         }
+    }
+
+    /// Whether a row begins with `dim` elements in whole blocks: values may be the beginnings of keys.
+    fn has(&self, dim: usize) -> bool {
+        dim <= self.dim && dim.is_multiple_of(self.format.block_len())
     }
 
     #[track_caller]
@@ -205,7 +212,7 @@ impl<'a> Rows<'a> {
         match self {
             Rows::Tensor(x) => x.check(name, b, t, h, d),
             Rows::Cache(Cached { layout: l, bytes }) => {
-                let fits = (l.batch, l.heads, l.dim) == (b, h, d) && t <= l.capacity && bytes.len() == l.bytes;
+                let fits = (l.batch, l.heads) == (b, h) && l.has(d) && t <= l.capacity && bytes.len() == l.bytes;
                 assert!(fits, "attention {name}: [{b}, {t}, {h}, {d}] of {} bytes as {l:?}", bytes.len());
             }
         }
@@ -231,7 +238,7 @@ impl<'a> Rows<'a> {
                 run.data = unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) };
             }
             Rows::Cache(Cached { layout: l, bytes }) => {
-                assert!(b < l.batch && h < l.heads && t + rows <= l.capacity && dim == l.dim);
+                assert!(b < l.batch && h < l.heads && t + rows <= l.capacity && l.has(dim));
                 let head = b * l.heads + h;
                 let at = l.row_at(head, t);
                 run.data = &bytes[at..at + rows * stride];

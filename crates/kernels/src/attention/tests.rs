@@ -46,7 +46,8 @@ impl Case {
 
     fn sees(&self, i: usize, j: usize) -> bool {
         let p = self.opts.q_start + i;
-        !(self.opts.causal && j > p) && self.opts.window.is_none_or(|w| p.abs_diff(j) < w)
+        let near = self.opts.window.is_none_or(|w| p.abs_diff(j) < w);
+        !(self.opts.causal && j > p) && near && self.opts.chunk.is_none_or(|c| p / c == j / c)
     }
 
     /// Probabilities of query (b, i, h), d score/d (scale·q·k) for each key, and the logarithm of the sum.
@@ -176,7 +177,7 @@ impl Strided {
 }
 
 pub(super) fn plain(d: usize) -> AttentionOpts {
-    AttentionOpts { scale: 1.0 / (d as f32).sqrt(), causal: true, q_start: 0, window: None, softcap: None }
+    AttentionOpts::causal(d, 0)
 }
 
 fn cases() -> Vec<Case> {
@@ -197,6 +198,14 @@ fn cases() -> Vec<Case> {
         Case::new(shape(1, 140, 140, 2, 1, 16, 16), AttentionOpts { window: Some(20), ..p(16) }),
         Case::new(shape(1, 80, 80, 1, 1, 16, 16), AttentionOpts { causal: false, window: Some(70), ..p(16) }),
         Case::new(shape(1, 50, 50, 2, 2, 8, 8), AttentionOpts { softcap: Some(1.0), scale: 1.0, ..p(8) }),
+        Case::new(shape(1, 1, 100, 2, 1, 16, 16), AttentionOpts { q_start: 99, chunk: Some(32), ..p(16) }),
+        Case::new(shape(1, 4, 100, 2, 1, 16, 16), AttentionOpts { q_start: 94, chunk: Some(32), ..p(16) }),
+        Case::new(shape(1, 150, 150, 2, 1, 16, 16), AttentionOpts { chunk: Some(7), ..p(16) }),
+        Case::new(shape(1, 90, 200, 2, 1, 16, 16), AttentionOpts { q_start: 110, chunk: Some(90), ..p(16) }),
+        Case::new(
+            shape(1, 70, 150, 2, 1, 16, 16),
+            AttentionOpts { q_start: 5, causal: false, chunk: Some(50), ..p(16) },
+        ),
         // Queries beyond the keys' window see nothing.
         Case::new(shape(1, 20, 30, 1, 1, 8, 8), AttentionOpts { q_start: 25, window: Some(10), ..p(8) }),
         Case::new(shape(1, 2, 30, 4, 2, 16, 16), AttentionOpts { q_start: 28, ..p(16) }).with_sinks(),

@@ -26,6 +26,7 @@ const DENSE_OR_MIXTRAL: BlockRow = BlockRow::Choice(Choice {
             hf: "block_sparse_moe.experts",
             names: ["w1", "w3", "w2"],
             hf_router: "block_sparse_moe.gate",
+            moved: Some(["mlp.experts", "mlp.gate"]),
             inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
             normalised: [true, true],
             ..MoeRow::QWEN

@@ -2,10 +2,12 @@
 //! and how the tensors are named. Nothing outside this folder knows an architecture's name. A file holds the rows of one
 //! family.
 
+mod deepseek;
 mod dense;
 mod gemma;
 mod llama;
 mod mamba;
+mod moe;
 mod qwen;
 
 use imaginal_nn::NormKind;
@@ -216,8 +218,10 @@ impl Arch {
 /// Every architecture, in the order of lists.
 pub static ARCHS: &[Arch] = &[
     llama::LLAMA,
+    moe::LLAMA4,
     qwen::QWEN2,
     qwen::QWEN3,
+    moe::QWEN2_MOE,
     qwen::QWEN3_MOE,
     gemma::GEMMA,
     gemma::GEMMA2,
@@ -236,6 +240,11 @@ pub static ARCHS: &[Arch] = &[
     dense::EXAONE4,
     dense::COMMAND_R,
     dense::COHERE2,
+    moe::GRANITE_MOE,
+    moe::MINIMAX_M2,
+    moe::GPT_OSS,
+    moe::DBRX,
+    deepseek::DEEPSEEK2,
     mamba::MAMBA,
     mamba::FALCON_MAMBA,
     mamba::MAMBA2,

@@ -14,15 +14,15 @@ const ATTENTION: AttentionRow = AttentionRow {
     ..AttentionRow::LLAMA
 };
 
+pub(super) const QWEN2_ATTENTION: AttentionRow =
+    AttentionRow { qkv_bias: Bias::Always, out_bias: Bias::Never, qk_norm: None, ..ATTENTION };
+
 pub(super) const QWEN2: Arch = Arch {
     name: "qwen2",
     doc: "Qwen 2 and 2.5: Llama's shape with biases on queries, keys and values",
     hf: &[HfName { model_type: "qwen2", class: "Qwen2ForCausalLM" }],
     context: 32768,
-    layer: &[
-        attention(AttentionRow { qkv_bias: Bias::Always, out_bias: Bias::Never, qk_norm: None, ..ATTENTION }),
-        mlp(MlpRow::PLAIN),
-    ],
+    layer: &[attention(QWEN2_ATTENTION), mlp(MlpRow::PLAIN)],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "intermediate_size": 37, "max_position_embeddings": 512,
               "tie_word_embeddings": true, "rope_theta": 1000000.0}"#,

@@ -1,7 +1,7 @@
 use imaginal_nn::{AttentionConfig, NormKind, Over, QkNorm, RopeConfig, Temperature};
-use imaginal_tensor::RopeStyle;
+use imaginal_tensor::{LONGEST_CHUNK, RopeStyle};
 
-use super::rope::{self, RopeRow, Ropes};
+use super::rope::{self, RopeRow, Ropes, Turned};
 use super::{Bias, Keys, Reader};
 use crate::config::{LONGEST, WIDTH};
 use crate::fields::Key;
@@ -76,6 +76,10 @@ pub struct QkNormRow {
     pub hf: [&'static str; 2],
     /// Whether models have it.
     pub when: Bias,
+    /// Whether layers that do not turn queries and keys are without it.
+    pub only_turned: bool,
+    /// Whether models in GGUF files have it, where it has no weights that would tell.
+    pub(crate) gguf: Option<fn(&Reader) -> bool>,
 }
 
 impl QkNormRow {
@@ -86,6 +90,8 @@ impl QkNormRow {
         after_rope: false,
         hf: ["q_norm", "k_norm"],
         when: Bias::Always,
+        only_turned: false,
+        gguf: None,
     };
 }
 
@@ -120,6 +126,9 @@ pub enum Window {
     Never,
     /// `sliding_window` in every layer.
     Always,
+    /// In layers that turn queries and keys, the end of a stretch of `attention_chunk_size` positions (Llama 4);
+    /// `layer_types` overrides.
+    Chunked,
     /// `sliding_window`, if the model type is one of these; for others the field has no meaning.
     Types(&'static [&'static str]),
     /// `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` is set; `layer_types` overrides.
@@ -146,6 +155,8 @@ const WINDOW: Key = Key::new(&["attention.sliding_window"], &["sliding_window", 
 const PATTERN: Key = Key::new(&["attention.sliding_window_pattern"], &["sliding_window_pattern"]);
 const USE_WINDOW: Key = Key::new(&[], &["use_sliding_window"]);
 const WINDOW_LAYERS: Key = Key::new(&[], &["max_window_layers"]);
+const CHUNK: Key = Key::new(&["attention.chunk_size"], &["attention_chunk_size"]);
+const USE_QK_NORM: Key = Key::new(&["attention.use_qk_norm"], &[]);
 const LAYER_TYPES: Key = Key::new(&[], &["layer_types"]);
 const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
 const TEMPERATURE_SCALE: Key = Key::new(&["attention.temperature_scale"], &["attn_scale"]);
@@ -154,6 +165,9 @@ const TEMPERATURE: Key = Key::new(&[], &["attn_temperature_tuning"]);
 
 const NEW_DECODER: Key = Key::new(&[], &["new_decoder_architecture"]);
 const MULTI_QUERY: Key = Key::new(&[], &["multi_query"]);
+
+/// Positions of a chunk where no field says.
+const CHUNK_SIZE: usize = 8192;
 
 const MOST_HEADS: usize = 1 << 14;
 
@@ -227,7 +241,11 @@ impl AttentionRow {
             let Ropes { full, local } = ropes.as_ref().filter(|_| turned[layer])?;
             Some(local.as_ref().filter(|_| windowed[layer]).unwrap_or(full).clone())
         };
-        let qk_norm = self.qk_norm.filter(|n| r.bias(n.when, "attn_q_norm.weight"));
+        let qk_norm = self.qk_norm.filter(|n| match n.gguf {
+            Some(usual) if f.is_gguf() => f.flag(&USE_QK_NORM, usual(r)),
+            _ => r.bias(n.when, "attn_q_norm.weight"),
+        });
+        let chunks = self.chunks(r, &turned);
         let temperature = self.temperature && f.flag(&TEMPERATURE, true);
         let temperature = temperature.then(|| Temperature {
             scale: f.float(&TEMPERATURE_SCALE, Some(0.1), 0.0, 1e3),
@@ -252,6 +270,7 @@ impl AttentionRow {
             sinks: self.sinks.is_some(),
             causal: self.causal,
             window: None,
+            chunk: None,
             clip: self.clip.filter(|key| f.has(key)).map(|key| f.float(&key, None, 1e-3, 1e9)),
             gated: self.gated,
             temperature: None,
@@ -262,6 +281,8 @@ impl AttentionRow {
                 kv_heads: kv_heads[i],
                 scale: self.scale(r, r.layers[i], most, head_dim),
                 window: windows[i],
+                chunk: chunks[i],
+                qk_norm: config.qk_norm.filter(|_| turned[i] || !qk_norm.is_some_and(|n| n.only_turned)),
                 rope: rope(i),
                 temperature: temperature.filter(|_| !turned[i]),
                 ..config.clone()
@@ -286,6 +307,26 @@ impl AttentionRow {
         }
     }
 
+    /// The chunk of each of the reader's layers, given which turn queries and keys.
+    fn chunks(&self, r: &Reader, turned: &[bool]) -> Vec<Option<usize>> {
+        let f = r.f;
+        if !matches!(self.window, Window::Chunked) {
+            return vec![None; turned.len()];
+        }
+        let size = f.size(&CHUNK, Some(CHUNK_SIZE), LONGEST_CHUNK);
+        let chunked = match f.texts(&LAYER_TYPES) {
+            Some(types) if types.len() == r.shared.layers => {
+                r.layers.iter().map(|&i| types[i] == "chunked_attention").collect()
+            }
+            Some(types) => {
+                f.problem("layer_types", format!("{} entries for {} layers", types.len(), r.shared.layers));
+                turned.to_vec()
+            }
+            None => turned.to_vec(),
+        };
+        chunked.into_iter().map(|chunked| chunked.then_some(size)).collect()
+    }
+
     fn windows(&self, r: &Reader) -> Vec<Option<usize>> {
         let (f, layers) = (r.f, r.shared.layers);
         let size = || {
@@ -308,7 +349,7 @@ impl AttentionRow {
             Some(types.iter().map(|t| window.filter(|_| t == "sliding_attention")).collect())
         };
         let all = match self.window {
-            Window::Never => vec![None; layers],
+            Window::Never | Window::Chunked => vec![None; layers],
             Window::Pattern { .. } if f.is_gguf() && f.flags(&PATTERN, layers).is_some() => {
                 let (window, flags) = (size(), f.flags(&PATTERN, layers).unwrap_or_default());
                 flags.into_iter().map(|sliding| window.filter(|_| sliding)).collect()
@@ -446,6 +487,10 @@ impl AttentionRow {
                 keys.set(key, cap as f32);
             }
         }
+        self.write_chunks(layers, keys)?;
+        if self.temperature && layers.iter().all(|(_, c)| c.temperature.is_none()) {
+            keys.set("attention.temperature_scale", 0f32);
+        }
         if let Some(t) = layers.iter().find_map(|(_, c)| c.temperature) {
             keys.set("attention.temperature_scale", t.scale as f32);
             keys.set("attention.temperature_length", t.floor as u32);
@@ -469,6 +514,28 @@ impl AttentionRow {
                     rope::write(&self.rope, rope, keys)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Readers of the format take for granted which layers turn queries and keys, and that those have chunks and norms.
+    fn write_chunks(&self, layers: &[(usize, &AttentionConfig)], keys: &mut Keys) -> Result<(), String> {
+        let turned = |c: &AttentionConfig| c.rope.is_some();
+        if let Turned::AllButEach(n) = self.rope.turned
+            && layers.iter().any(|(i, c)| turned(c) == (i + 1).is_multiple_of(n))
+        {
+            return Err("which layers turn queries and keys has no place in a GGUF file".into());
+        }
+        if matches!(self.window, Window::Chunked) {
+            if layers.iter().any(|(_, c)| c.chunk.is_some() != turned(c)) {
+                return Err("which layers have chunks has no place in a GGUF file".into());
+            }
+            if let Some(chunk) = layers.iter().find_map(|(_, c)| c.chunk).filter(|&chunk| chunk != CHUNK_SIZE) {
+                keys.set("attention.chunk_size", chunk as u32);
+            }
+        }
+        if self.qk_norm.is_some_and(|n| n.gguf.is_some()) {
+            keys.set("attention.use_qk_norm", layers.iter().any(|(_, c)| c.qk_norm.is_some()));
         }
         Ok(())
     }

@@ -36,7 +36,13 @@ pub enum ActivationRow {
     Usually(Activation),
     /// This one, whatever `config.json` says.
     Always(Activation),
+    /// [`Activation::ClampedSwiglu`]: the fields of its bound, 7 if it is absent, and of its slope, 1.702 if it is absent.
+    Clamped(Key, Key),
 }
+
+/// The usual bound and slope of [`ActivationRow::Clamped`].
+const LIMIT: f64 = 7.0;
+const SLOPE: f64 = 1.702;
 
 const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"]);
 
@@ -44,6 +50,10 @@ impl ActivationRow {
     pub(super) fn read(self, r: &Reader) -> Activation {
         let usual = match self {
             ActivationRow::Always(activation) => return activation,
+            ActivationRow::Clamped(limit, slope) => {
+                let limit = r.f.float(&limit, Some(LIMIT), 1e-3, 1e6);
+                return Activation::ClampedSwiglu { limit, slope: r.f.float(&slope, Some(SLOPE), 1e-3, 1e3) };
+            }
             ActivationRow::Usually(activation) => activation,
         };
         let Some(name) = r.f.text(&ACTIVATION) else { return usual };
@@ -54,9 +64,22 @@ impl ActivationRow {
         })
     }
 
-    /// Notes that it cannot be written.
-    pub(super) fn check(self, is: Activation) -> Result<(), String> {
-        let (ActivationRow::Usually(usual) | ActivationRow::Always(usual)) = self;
+    /// Writes what the file has to say of it, or why it cannot be written.
+    pub(super) fn write(self, is: Activation, keys: &mut Keys) -> Result<(), String> {
+        let usual = match self {
+            ActivationRow::Usually(usual) | ActivationRow::Always(usual) => usual,
+            ActivationRow::Clamped(limit, slope) => {
+                let Activation::ClampedSwiglu { limit: l, slope: s } = is else { return Ok(()) };
+                for (Key { gguf, .. }, is, usual) in [(limit, l, LIMIT), (slope, s, SLOPE)] {
+                    match gguf {
+                        _ if is == usual => {}
+                        [key, ..] => keys.set(key, is as f32),
+                        [] => return Err(format!("an activation with a slope of {is} has no place in a GGUF file")),
+                    }
+                }
+                return Ok(());
+            }
+        };
         if is == usual {
             return Ok(());
         }
@@ -138,7 +161,7 @@ impl MlpRow {
 
     pub(super) fn write(&self, layers: &[(usize, &MlpConfig)], keys: &mut Keys) -> Result<(), String> {
         for (i, c) in layers {
-            self.activation.check(c.activation)?;
+            self.activation.write(c.activation, keys)?;
             keys.set_layer("feed_forward_length", *i, c.inner);
         }
         Ok(())

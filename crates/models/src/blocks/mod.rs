@@ -5,6 +5,7 @@ mod attention;
 mod choice;
 mod mamba;
 mod mamba2;
+mod mla;
 mod mlp;
 mod moe;
 mod rope;
@@ -14,13 +15,14 @@ pub use choice::Choice;
 pub(crate) use choice::{by_kv_heads, by_types};
 pub use mamba::{InnerNormsRow, MambaRow};
 pub use mamba2::{GatedNormRow, Mamba2Row};
+pub use mla::MlaRow;
 pub use mlp::{ActivationRow, MlpRow};
-pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow};
-pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_step, if_any};
+pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
+pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub use rope::{RopeRow, Turned};
 
 use imaginal_files::gguf::Value;
-use imaginal_nn::{AttentionConfig, Mamba2Config, MambaConfig, MlpConfig, MoeConfig};
+use imaginal_nn::{AttentionConfig, Mamba2Config, MambaConfig, MlaConfig, MlpConfig, MoeConfig};
 
 use crate::config::Shared;
 use crate::fields::{Fields, Key};
@@ -32,6 +34,8 @@ use crate::tensors::Specs;
 pub enum BlockRow {
     /// Attention.
     Attention(AttentionRow),
+    /// Multi-head latent attention.
+    Mla(MlaRow),
     /// A feed-forward network.
     Mlp(MlpRow),
     /// Experts.
@@ -49,6 +53,8 @@ pub enum BlockRow {
 pub enum BlockConfig {
     /// Attention.
     Attention(AttentionConfig),
+    /// Multi-head latent attention.
+    Mla(MlaConfig),
     /// A feed-forward network.
     Mlp(MlpConfig),
     /// Experts.
@@ -150,6 +156,25 @@ impl Keys {
         self.list.iter().any(|(k, _)| *k == key)
     }
 
+    /// The value of a key that is the same for all layers.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.list.iter().find_map(|(k, entry)| match entry {
+            Entry::Value(value) if *k == key => Some(value),
+            _ => None,
+        })
+    }
+
+    /// Gives layers of which nothing was said the first value of the others: readers want numbers above 0.
+    pub fn fill(&mut self, key: &str) {
+        for (k, entry) in &mut self.list {
+            if let (true, Entry::Layers(list)) = (*k == key, entry)
+                && let Some(first) = list.iter().copied().find(|&x| x > 0)
+            {
+                list.iter_mut().filter(|x| **x == 0).for_each(|x| *x = first);
+            }
+        }
+    }
+
     /// Sets a key for one layer. In the file it is one number if all layers have the same.
     pub fn set_layer(&mut self, key: &'static str, layer: usize, value: usize) {
         let value = value.min(u32::MAX as usize) as u32;
@@ -182,6 +207,7 @@ impl BlockRow {
         let n = r.layers.len();
         match self {
             BlockRow::Attention(row) => row.read(r).into_iter().map(BlockConfig::Attention).collect(),
+            BlockRow::Mla(row) => vec![BlockConfig::Mla(row.read(r)); n],
             BlockRow::Mlp(row) => row.read(r).into_iter().map(BlockConfig::Mlp).collect(),
             BlockRow::Moe(row) => vec![BlockConfig::Moe(row.read(r)); n],
             BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(r)); n],
@@ -196,6 +222,7 @@ impl BlockRow {
             matches!(
                 (row, config),
                 (BlockRow::Attention(_), BlockConfig::Attention(_))
+                    | (BlockRow::Mla(_), BlockConfig::Mla(_))
                     | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
                     | (BlockRow::Moe(_), BlockConfig::Moe(_))
                     | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
@@ -212,6 +239,7 @@ impl BlockRow {
     pub(crate) fn tensors(&self, config: &BlockConfig, specs: &mut Specs) {
         match (self.of(config), config) {
             (BlockRow::Attention(row), BlockConfig::Attention(c)) => row.tensors(c, specs),
+            (BlockRow::Mla(row), BlockConfig::Mla(c)) => row.tensors(c, specs),
             (BlockRow::Mlp(row), BlockConfig::Mlp(c)) => row.tensors(c, specs),
             (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
@@ -239,6 +267,7 @@ impl BlockRow {
         }
         match self {
             BlockRow::Attention(row) => row.write(&of!(Attention), keys),
+            BlockRow::Mla(row) => row.write(&of!(Mla), keys),
             BlockRow::Mlp(row) => row.write(&of!(Mlp), keys),
             BlockRow::Moe(row) => row.write(&of!(Moe), keys),
             BlockRow::Mamba(row) => row.write(&of!(Mamba), keys),

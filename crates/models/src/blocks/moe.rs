@@ -15,16 +15,24 @@ pub struct MoeRow {
     pub names: [&'static str; 3],
     /// Where the router is: `mlp.gate`.
     pub hf_router: &'static str,
+    /// How a checkpoint holds the experts that has them in one.
+    pub stacks: Stacks,
+    /// Where experts and router are in newer checkpoints, if they have moved.
+    pub moved: Option<[&'static str; 2]>,
     /// The width between the matrices of an expert.
     pub inner: Key,
     /// Whether experts have a gate.
     pub gated: bool,
     /// The function between their matrices.
     pub activation: ActivationRow,
+    /// Whether experts have biases.
+    pub bias: bool,
+    /// Whether the router has a bias.
+    pub router_bias: bool,
     /// What becomes of the router's logits.
     pub scores: Scores,
-    /// Where a Hugging Face checkpoint has the corrections of the choice.
-    pub correction: Option<&'static str>,
+    /// Where a Hugging Face checkpoint may have the corrections of the choice.
+    pub correction: Option<&'static [&'static str]>,
     /// Whether experts lie in groups.
     pub groups: Option<GroupScore>,
     /// Whether a token's weights are divided by their sum where a file does not say. GGUF files are taken for what
@@ -32,10 +40,25 @@ pub struct MoeRow {
     pub normalised: [bool; 2],
     /// What every token uses besides.
     pub shared: Option<SharedRow>,
+    /// The names of its matrices in a Hugging Face checkpoint that holds gate and up as one, without `.weight`.
+    pub shared_fused: Option<[&'static str; 2]>,
     /// Whether experts get tokens multiplied by their weights.
     pub on_input: bool,
     /// Whether GGUF files may have layers without experts.
     pub dense_layers: DenseLayers,
+}
+
+/// How a Hugging Face checkpoint holds all experts of a layer in one tensor for gate and up and one for down.
+#[derive(Copy, Clone, Debug)]
+pub enum Stacks {
+    /// The rows of each gate, then of each up. Experts without a gate have a name without `gate_`.
+    Rows([&'static str; 2]),
+    /// The same with every matrix transposed.
+    Columns([&'static str; 2]),
+    /// Transposed, the columns of gate and up in turn, with biases; or as MXFP4, not transposed (GPT-OSS).
+    InTurn([&'static str; 2]),
+    /// Three matrices, the experts' one below the other, down transposed (DBRX).
+    Below([&'static str; 3]),
 }
 
 /// How groups of experts are compared.
@@ -69,6 +92,8 @@ pub enum DenseLayers {
     Leading,
     /// Wherever the router is missing.
     Anywhere,
+    /// In all layers but each n-th: `interleave_moe_layer_step`.
+    Interleaved,
 }
 
 pub(crate) const EXPERTS: Key = Key::new(
@@ -81,9 +106,13 @@ const USED: Key = Key::new(
 );
 const NORMALISED: Key = Key::new(&["expert_weights_norm"], &["norm_topk_prob"]);
 const SCALE: Key = Key::new(&["expert_weights_scale"], &["routed_scaling_factor"]);
+const GATING: Key = Key::new(&["expert_gating_func"], &[]);
+const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
 const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group"]);
 const GROUPS_USED: Key = Key::new(&["expert_group_used_count"], &["topk_group"]);
 const STEP: Key = Key::new(&[], &["decoder_sparse_step"]);
+const INTERLEAVE: Key = Key::new(&["interleave_moe_layer_step"], &["interleave_moe_layer_step"]);
+const MOE_LAYERS: Key = Key::new(&[], &["moe_layers"]);
 const DENSE_LAYERS: Key = Key::new(&[], &["mlp_only_layers"]);
 pub(crate) const LEADING: Key = Key::new(&["leading_dense_block_count"], &["first_k_dense_replace"]);
 
@@ -96,14 +125,19 @@ impl MoeRow {
         hf: "mlp.experts",
         names: ["gate_proj", "up_proj", "down_proj"],
         hf_router: "mlp.gate",
+        stacks: Stacks::Rows(["gate_up_proj", "down_proj"]),
+        moved: None,
         inner: Key::new(&["expert_feed_forward_length"], &["moe_intermediate_size"]),
         gated: true,
         activation: ActivationRow::Usually(Activation::Silu),
+        bias: false,
+        router_bias: false,
         scores: Scores::Softmax,
         correction: None,
         groups: None,
         normalised: [false, true],
         shared: None,
+        shared_fused: None,
         on_input: false,
         dense_layers: DenseLayers::Never,
     };
@@ -132,7 +166,7 @@ impl MoeRow {
             let inner = match (&shared.inner, &shared.count) {
                 (Some(key), _) if f.has(key) => f.size_from(key, None, 0, WIDTH),
                 (_, Some(count)) => f.size_from(count, Some(0), 0, MOST).saturating_mul(inner).min(WIDTH),
-                (Some(key), None) => f.size_from(key, None, 0, WIDTH),
+                (Some(key), None) => f.size_from(key, Some(0), 0, WIDTH),
                 (None, None) => inner,
             };
             (inner > 0).then_some(SharedExperts { inner, gate: shared.gate.is_some() })
@@ -142,12 +176,12 @@ impl MoeRow {
             inner,
             gated: self.gated,
             activation: self.activation.read(r),
-            bias: false,
+            bias: self.bias,
             router: RouterConfig {
                 experts,
                 used,
                 scores: self.scores,
-                bias: false,
+                bias: self.router_bias,
                 correction: self.correction.is_some() && (!f.is_gguf() || r.present("exp_probs_b.bias")),
                 groups,
                 normalised: f.flag(&NORMALISED, if f.is_gguf() { gguf } else { hf }),
@@ -160,51 +194,65 @@ impl MoeRow {
 
     pub(super) fn tensors(&self, c: &MoeConfig, specs: &mut Specs) {
         let (n, hidden, inner) = (c.router.experts, c.hidden, c.inner);
-        specs.add("ffn_gate_inp.weight", &[&format!("{}.weight", self.hf_router)], &[n, hidden], false);
-        if let (true, Some(name)) = (c.router.correction, self.correction) {
-            specs.add("exp_probs_b.bias", &[name], &[n], false);
+        let places = [Some([self.hf, self.hf_router]), self.moved];
+        let routers: Vec<String> = places.iter().flatten().map(|[_, router]| format!("{router}.weight")).collect();
+        let routers: Vec<&str> = routers.iter().map(String::as_str).collect();
+        specs.add("ffn_gate_inp.weight", &routers, &[n, hidden], false);
+        if c.router.bias {
+            specs.add("ffn_gate_inp.bias", &[&format!("{}.bias", self.hf_router)], &[n], false);
         }
-        let stored =
-            |name: &str, shape: [usize; 2]| Stored::each(n, format!("{}.", self.hf), format!(".{name}.weight"), &shape);
-        // Newer versions of transformers stack the experts, gate and up in one tensor.
-        let halves = if c.gated { 2 } else { 1 };
-        let stack = if c.gated { "gate_up_proj" } else { "up_proj" };
-        let half = |part: usize| {
-            let (name, shape) = (format!("{}.{stack}", self.hf), [n, halves * inner, hidden]);
-            Stored::strided(name, &shape, part * inner, inner, halves * inner, n)
-        };
-        let down = Stored::whole(format!("{}.down_proj", self.hf), &[n, hidden, inner]);
-        let [gate_name, up_name, down_name] = self.names;
-        let mut add = |gguf: &str, name: &str, shape: [usize; 2], stack: Stored| {
-            specs.add_stored(gguf, vec![stored(name, shape), stack], &[n, shape[0], shape[1]], true);
-        };
-        if c.gated {
-            add("ffn_gate_exps.weight", gate_name, [inner, hidden], half(0));
+        if let (true, Some(names)) = (c.router.correction, self.correction) {
+            specs.add("exp_probs_b.bias", names, &[n], false);
         }
-        add("ffn_up_exps.weight", up_name, [inner, hidden], half(halves - 1));
-        add("ffn_down_exps.weight", down_name, [hidden, inner], down);
+        let first = if c.gated { 0 } else { 1 };
+        for (i, gguf) in ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().enumerate().skip(first) {
+            let shape = if i == 2 { [n, hidden, inner] } else { [n, inner, hidden] };
+            let mut ways = Vec::new();
+            for [at, _] in places.into_iter().flatten() {
+                let after = format!(".{}.weight", self.names[i]);
+                ways.push(Stored::each(n, format!("{at}."), after, &shape[1..]));
+                ways.extend(self.stacks.weight(at, c, i));
+            }
+            specs.add_stored(&format!("{gguf}.weight"), ways, &shape, true);
+            if c.bias {
+                specs.add_stored(&format!("{gguf}.bias"), self.stacks.bias(self.hf, c, i), &shape[..2], false);
+            }
+        }
         if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
             let MoeConfig { hidden, gated, activation, bias, .. } = *c;
             let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias };
-            MlpRow { hf: row.hf, ..MlpRow::PLAIN }.named(&mlp, "_shexp", specs);
+            let plain = MlpRow { hf: row.hf, ..MlpRow::PLAIN };
+            match self.shared_fused {
+                Some([both, down]) => MlpRow { hf_fused: Some(both), names: ["", "", down], ..plain },
+                None => plain,
+            }
+            .named(&mlp, "_shexp", specs);
             if let (true, Some(gate)) = (shared.gate, row.gate) {
-                let stored = Stored::whole(format!("{gate}.weight"), &[1, hidden]);
-                specs.add_stored("ffn_gate_inp_shexp.weight", vec![stored], &[hidden], false);
+                let stored = |name: &str, shape: &[usize]| Stored::whole(name, shape);
+                let name = "ffn_gate_inp_shexp.weight";
+                let gguf = vec![stored(name, &[hidden]), stored(name, &[1, hidden])];
+                let hf = vec![stored(&format!("{gate}.weight"), &[1, hidden])];
+                specs.add_ways(name, gguf, hf, &[hidden], false);
             }
         }
     }
 
     pub(super) fn write(&self, layers: &[(usize, &MoeConfig)], keys: &mut Keys) -> Result<(), String> {
         let Some((first, c)) = layers.first() else { return Ok(()) };
-        self.activation.check(c.activation)?;
+        self.activation.write(c.activation, keys)?;
         if layers.len() < keys.layers {
             match self.dense_layers {
                 DenseLayers::Anywhere => {}
+                DenseLayers::Interleaved
+                    if layers.iter().map(|l| l.0 + 1).eq((first + 1..=keys.layers).step_by(first + 1)) => {}
                 DenseLayers::Leading if first + layers.len() == keys.layers => {
                     keys.set("leading_dense_block_count", *first as u32);
                 }
                 _ => return Err("layers without experts have no place in a GGUF file of this architecture".into()),
             }
+        }
+        if self.dense_layers == DenseLayers::Interleaved {
+            keys.set("interleave_moe_layer_step", *first as u32 + 1);
         }
         let gguf_norm = self.normalised[1];
         if c.router.normalised != gguf_norm {
@@ -221,7 +269,7 @@ impl MoeRow {
         if c.router.scale != 1.0 {
             keys.set("expert_weights_scale", c.router.scale as f32);
         }
-        keys.set("expert_gating_func", self.gating());
+        keys.set("expert_gating_func", gating(c.router.scores));
         if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
             if row.inner.is_some() {
                 keys.set("expert_shared_feed_forward_length", shared.inner as u32);
@@ -232,7 +280,9 @@ impl MoeRow {
         }
         if self.inner.gguf.contains(&"feed_forward_length") {
             layers.iter().for_each(|(i, c)| keys.set_layer("feed_forward_length", *i, c.inner));
-        } else if !keys.has("feed_forward_length") {
+        } else if keys.has("feed_forward_length") {
+            keys.fill("feed_forward_length");
+        } else {
             // Readers ask for the width of a dense layer: that of the experts that a token uses together.
             keys.set("feed_forward_length", (c.inner * c.router.used).min(u32::MAX as usize) as u32);
         }
@@ -241,13 +291,59 @@ impl MoeRow {
         keys.set("expert_used_count", c.router.used as u32);
         Ok(())
     }
+}
 
-    /// The number of the function of the router in GGUF metadata.
-    fn gating(&self) -> u32 {
-        match self.scores {
-            Scores::Softmax => 1,
-            Scores::Sigmoid => 2,
-            Scores::SoftmaxChosen => 3,
+/// The number of the function of the router in GGUF metadata.
+fn gating(scores: Scores) -> u32 {
+    match scores {
+        Scores::Softmax => 1,
+        Scores::Sigmoid => 2,
+        Scores::SoftmaxChosen => 3,
+    }
+}
+
+impl Stacks {
+    /// The ways to gate (0), up (1) or down (2) of all experts below `at`.
+    fn weight(&self, at: &str, c: &MoeConfig, which: usize) -> Vec<Stored> {
+        let (n, hidden, inner) = (c.router.experts, c.hidden, c.inner);
+        let parts = if c.gated { 2 } else { 1 };
+        let part = if c.gated { which } else { 0 };
+        let both = parts * inner;
+        let name = |name: &str| format!("{at}.{name}");
+        match (self, which) {
+            (Stacks::Rows([_, down]), 2) => vec![Stored::whole(name(down), &[n, hidden, inner])],
+            (Stacks::Rows([up, _]), _) => {
+                let up = if c.gated { up } else { up.trim_start_matches("gate_") };
+                vec![Stored::strided(name(up), &[n, both, hidden], part * inner, inner, both, n)]
+            }
+            (Stacks::Columns([_, down]), 2) => vec![Stored::turned(name(down), [n, inner, hidden], 0, 1)],
+            (Stacks::Columns([up, _]), _) => {
+                vec![Stored::turned(name(up), [n, hidden, both], part * inner, 1).only(inner)]
+            }
+            (Stacks::InTurn([_, down]), 2) => vec![
+                Stored::turned(name(down), [n, inner, hidden], 0, 1),
+                Stored::mxfp4(name(down), [n, hidden, inner], 0, 1),
+            ],
+            (Stacks::InTurn([up, _]), _) => vec![
+                Stored::turned(name(up), [n, hidden, both], part, parts),
+                Stored::mxfp4(name(up), [n, both, hidden], part, parts),
+            ],
+            (Stacks::Below(names), 2) => vec![Stored::joined_turned(name(names[2]), [n, inner, hidden])],
+            (Stacks::Below(names), _) => vec![Stored::whole(name(names[which]), &[n * inner, hidden])],
+        }
+    }
+
+    /// The ways to their biases.
+    fn bias(&self, at: &str, c: &MoeConfig, which: usize) -> Vec<Stored> {
+        let (n, hidden, inner) = (c.router.experts, c.hidden, c.inner);
+        match (self, which) {
+            (Stacks::InTurn([_, down]), 2) => vec![Stored::whole(format!("{at}.{down}_bias"), &[n, hidden])],
+            (Stacks::InTurn([up, _]), _) => {
+                let parts = if c.gated { 2 } else { 1 };
+                let part = if c.gated { which } else { 0 };
+                vec![Stored::turned(format!("{at}.{up}_bias"), [n, parts * inner], part, parts)]
+            }
+            _ => Vec::new(),
         }
     }
 }
@@ -264,6 +360,25 @@ pub(crate) fn by_step(r: &Reader) -> Vec<usize> {
 pub(crate) fn after_leading(r: &Reader) -> Vec<usize> {
     let leading = r.f.size_from(&LEADING, Some(0), 0, r.shared.layers);
     r.layers.iter().map(|&layer| usize::from(layer >= leading)).collect()
+}
+
+/// Whether experts are chosen by softmax: in models of these types, and in GGUF files that do not say otherwise.
+pub(crate) fn is_softmax(r: &Reader, types: &[&str]) -> bool {
+    match r.f.is_gguf() {
+        true => r.f.size_from(&GATING, Some(0), 0, 16) <= gating(Scores::Softmax) as usize,
+        false => types.iter().any(|name| r.f.is_text(&MODEL_TYPE, name)),
+    }
+}
+
+/// The same where each n-th layer has experts, by `interleave_moe_layer_step` or the list `moe_layers`.
+pub(crate) fn by_interleave(r: &Reader) -> Vec<usize> {
+    let step = r.f.size(&INTERLEAVE, Some(1), r.shared.layers.max(1));
+    let listed = r.f.sizes(&MOE_LAYERS);
+    let sparse = |layer: usize| match listed.is_empty() {
+        true => (layer + 1).is_multiple_of(step),
+        false => listed.contains(&layer),
+    };
+    r.layers.iter().map(|&layer| usize::from(sparse(layer))).collect()
 }
 
 /// The same where all layers have experts or none has.

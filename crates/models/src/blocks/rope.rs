@@ -18,6 +18,8 @@ pub struct RopeRow {
     pub local: Option<(Key, f64)>,
     /// Whether YaRN rounds its bounds, where `config.json` does not say and in GGUF files, which never do.
     pub truncate: bool,
+    /// What stretches the wavelengths where `config.json` does not speak of it.
+    pub usual: Option<&'static Yarn>,
 }
 
 /// Which layers turn their queries and keys.
@@ -36,7 +38,7 @@ pub enum Turned {
 impl RopeRow {
     /// All of every head in every layer, with base 10,000.
     pub const PLAIN: RopeRow =
-        RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None, truncate: true };
+        RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None, truncate: true, usual: None };
 }
 
 /// The names of a field in all the objects that `config.json` may have it in.
@@ -90,11 +92,13 @@ const SLOW: Key = Key::new(&["rope.scaling.yarn_beta_slow"], names!("beta_slow")
 const TRUNCATE: Key = Key::new(&[], names!("truncate"));
 const AMPLITUDE: Key =
     Key::new(&["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"], names!("attention_factor"));
+const LOG_MULTIPLIER: Key = Key::new(&["rope.scaling.yarn_log_multiplier"], &[]);
 const MSCALE: Key = Key::new(&[], names!("mscale"));
 const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
 const SHORT: Key = Key::new(&[], names!("short_factor"));
 const LONG: Key = Key::new(&[], names!("long_factor"));
 const NO_ROPE: Key = Key::new(&[], &["no_rope_layers"]);
+const NO_ROPE_INTERVAL: Key = Key::new(&[], &["no_rope_layer_interval"]);
 
 /// What turns queries and keys in each of the reader's layers.
 pub(super) struct Ropes {
@@ -116,7 +120,7 @@ impl RopeRow {
             f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
         }
         let theta = f.float(&THETA, Some(self.theta), 1.0, 1e12);
-        let full = RopeConfig { style, dims, theta, scaling: scaling(r, dims, theta, self.truncate) };
+        let full = RopeConfig { style, dims, theta, scaling: scaling(self, r, dims, theta) };
         let local = self.local.as_ref().map(|(key, default)| RopeConfig {
             theta: f.float(key, Some(*default), 1.0, 1e12),
             scaling: RopeScaling::None,
@@ -132,15 +136,20 @@ impl RopeRow {
             Turned::Never => vec![false; r.layers.len()],
             Turned::Windowed if windowed.contains(&true) => windowed.to_vec(),
             Turned::Windowed => vec![true; r.layers.len()],
-            Turned::AllButEach(n) => match r.f.flags(&NO_ROPE, r.shared.layers) {
-                Some(flags) => r.pick(&flags),
-                None => r.layers.iter().map(|i| !(i + 1).is_multiple_of(n)).collect(),
-            },
+            Turned::AllButEach(n) => {
+                // An empty list says as little as none.
+                let given = r.f.floats(&NO_ROPE).is_some_and(|list| !list.is_empty());
+                let n = r.f.size(&NO_ROPE_INTERVAL, Some(n), LONGEST);
+                match given.then(|| r.f.flags(&NO_ROPE, r.shared.layers)).flatten() {
+                    Some(flags) => r.pick(&flags),
+                    None => r.layers.iter().map(|i| !(i + 1).is_multiple_of(n)).collect(),
+                }
+            }
         }
     }
 }
 
-fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
+fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
     let f = r.f;
     let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
     let original = || f.size(&ORIGINAL, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
@@ -161,6 +170,7 @@ fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
     match kind.as_deref() {
         // GGUF: a factor without a type is linear.
         None if f.is_gguf() => linear(factor(Some(1.0))),
+        None if row.usual.is_some() => row.usual.map_or(RopeScaling::None, |yarn| RopeScaling::Yarn(yarn.clone())),
         None | Some("none" | "default" | "mrope") => RopeScaling::None,
         Some("linear") => linear(factor(None)),
         Some("dynamic") => RopeScaling::Dynamic { factor: factor(None), original: original() },
@@ -174,7 +184,8 @@ fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
         ),
         Some("yarn") => {
             let factor = factor(None);
-            let usual = Yarn::amplitude(factor, 1.0);
+            // With a multiplier the scores have what cosines and sines would have.
+            let usual = if f.has(&LOG_MULTIPLIER) { 1.0 } else { Yarn::amplitude(factor, 1.0) };
             let amplitude = if f.is_gguf() {
                 usual * f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3)
             } else if f.has(&MSCALE) && f.has(&MSCALE_ALL) {
@@ -188,7 +199,7 @@ fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
                 original: original(),
                 beta_fast: f.float(&FAST, Some(32.0), 1e-6, 1e6),
                 beta_slow: f.float(&SLOW, Some(1.0), 1e-6, 1e6),
-                truncate: f.flag(&TRUNCATE, truncate),
+                truncate: f.flag(&TRUNCATE, !f.is_gguf() || row.truncate),
                 amplitude: if f.is_gguf() { amplitude } else { f.float(&AMPLITUDE, Some(amplitude), 1e-3, 1e3) },
             })
         }
@@ -210,6 +221,16 @@ fn scaling(r: &Reader, dims: usize, theta: f64, truncate: bool) -> RopeScaling {
             RopeScaling::None
         }
     }
+}
+
+/// What YaRN multiplies the scores of latent attention with.
+pub(super) fn score_factor(r: &Reader, c: &RopeConfig) -> f64 {
+    let (f, RopeScaling::Yarn(yarn)) = (r.f, &c.scaling) else { return 1.0 };
+    let weight = match f.is_gguf() {
+        true => f.float(&LOG_MULTIPLIER, Some(0.0), 0.0, 1e3) / 0.1,
+        false => f.float(&MSCALE_ALL, Some(0.0), 0.0, 1e3),
+    };
+    Yarn::amplitude(yarn.factor, weight).powi(2)
 }
 
 fn check_factors(r: &Reader, name: &str, list: &[f32], dims: usize) {

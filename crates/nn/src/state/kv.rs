@@ -16,6 +16,30 @@ impl KvState {
         Ok(KvState(KvCache::new(format, batch, heads, head_dim, device)?))
     }
 
+    /// An empty state for keys of `dim` elements whose first `value_dim` are the values (see [`KvCache::latent`]).
+    ///
+    /// # Errors
+    /// As [`KvState::new`].
+    pub fn latent(format: Format, batch: usize, dim: usize, value_dim: usize, device: &Device) -> Result<Self> {
+        Ok(KvState(KvCache::latent(format, batch, dim, value_dim, device)?))
+    }
+
+    /// Appends keys that hold their values, `[batch, t, 1, dim]`.
+    ///
+    /// # Errors
+    /// The shape is not that of this state, or memory ends.
+    pub fn append_latent(&mut self, rows: &Tensor) -> Result<()> {
+        self.0.append_latent(rows)
+    }
+
+    /// Attends to all that was appended, as [`Tensor::attention_cached`].
+    ///
+    /// # Errors
+    /// The shapes are not those of this state.
+    pub fn look(&self, q: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
+        q.attention_cached(&self.0, None, opts)
+    }
+
     /// Appends keys and values `[batch, t, heads, head_dim]` and attends to all with queries
     /// `[batch, t, query heads, head_dim]`; `sinks` and `opts` are those of [`Tensor::attention`].
     ///

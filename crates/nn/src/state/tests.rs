@@ -94,6 +94,7 @@ fn attention() -> Layer {
         sinks: true,
         causal: true,
         window: None,
+        chunk: None,
         clip: None,
         gated: true,
         temperature: Some(Temperature { scale: 0.1, floor: 7.0 }),

@@ -22,22 +22,22 @@ pub struct KvCache {
     dim: usize,
     device: Device,
     len: usize,
+    /// Elements of a value, where values are the beginnings of keys.
+    latent: Option<usize>,
     room: Option<Room>,
 }
 
-/// Memory for keys and for values. What lies beyond the cache's length is of no meaning.
+/// Memory for keys and for values, or for keys alone where they hold the values. What lies beyond the cache's length is of no meaning.
 #[derive(Clone)]
 enum Room {
     Cpu {
         layout: CacheLayout,
-        k: Arc<Buffer>,
-        v: Arc<Buffer>,
+        parts: Vec<Arc<Buffer>>,
     },
     /// On other devices f32 tensors `[batch, capacity, heads, dim]`.
     #[cfg(feature = "gpu")]
     Tensors {
-        k: Tensor,
-        v: Tensor,
+        parts: Vec<Tensor>,
     },
 }
 
@@ -67,7 +67,26 @@ impl KvCache {
         if !device.is_cpu() && format != Format::F32 {
             return Err(Error::argument(OP, format!("on {device} a cache is f32, not {format}")));
         }
-        Ok(KvCache { format, batch, heads, dim, device: device.clone(), len: 0, room: None })
+        Ok(KvCache { format, batch, heads, dim, device: device.clone(), len: 0, latent: None, room: None })
+    }
+
+    /// An empty cache for `batch` sequences of one key head with `dim` elements, of which the first `value_dim` are the value
+    /// (DeepSeek V2, §2.1). It is appended to by [`KvCache::append_latent`].
+    ///
+    /// # Errors
+    /// As [`KvCache::new`], or values are longer than keys or no whole blocks.
+    pub fn latent(format: Format, batch: usize, dim: usize, value_dim: usize, device: &Device) -> Result<Self> {
+        let cache = KvCache::new(format, batch, 1, dim, device)?;
+        if value_dim > dim || !value_dim.is_multiple_of(format.block_len()) {
+            let what = format!("values of {value_dim} elements are no beginnings of {format} keys of {dim}");
+            return Err(Error::argument(OP, what));
+        }
+        Ok(KvCache { latent: Some(value_dim), ..cache })
+    }
+
+    /// Tensors it holds: keys and values, or keys alone.
+    fn parts(&self) -> usize {
+        if self.latent.is_some() { 1 } else { 2 }
     }
 
     /// The number format.
@@ -87,7 +106,7 @@ impl KvCache {
 
     /// Bytes it holds, memory shared with clones included.
     pub fn bytes(&self) -> usize {
-        2 * self.layout(self.capacity()).map_or(0, |l| l.bytes())
+        self.parts() * self.layout(self.capacity()).map_or(0, |l| l.bytes())
     }
 
     /// Forgets all positions from `len` on, if there are more.
@@ -100,7 +119,7 @@ impl KvCache {
             None => 0,
             Some(Room::Cpu { layout, .. }) => layout.capacity(),
             #[cfg(feature = "gpu")]
-            Some(Room::Tensors { k, .. }) => k.shape()[1],
+            Some(Room::Tensors { parts }) => parts[0].shape()[1],
         }
     }
 
@@ -114,9 +133,24 @@ impl KvCache {
     /// # Errors
     /// The tensors are not of this shape, type and device, or memory ends; the cache is unchanged.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<()> {
-        let t = k.dim(1)?;
+        self.append_parts(&[k, v])
+    }
+
+    /// Appends keys that hold their values, `[batch, t, 1, dim]`, f32.
+    ///
+    /// # Errors
+    /// As [`KvCache::append`].
+    pub fn append_latent(&mut self, rows: &Tensor) -> Result<()> {
+        self.append_parts(&[rows])
+    }
+
+    fn append_parts(&mut self, all: &[&Tensor]) -> Result<()> {
+        if all.len() != self.parts() {
+            return Err(Error::argument(OP, "whether values are part of keys is known when a cache is made"));
+        }
+        let t = all[0].dim(1)?;
         let shape = [self.batch, t, self.heads, self.dim];
-        for x in [k, v] {
+        for x in all {
             if x.shape() != shape {
                 return Err(Error::shapes(OP, &shape, x.shape()));
             }
@@ -135,11 +169,11 @@ impl KvCache {
         };
         #[cfg(feature = "gpu")]
         if !self.device.is_cpu() {
-            return self.append_tensors(k, v, capacity);
+            return self.append_tensors(all, capacity);
         }
-        let (k, v) = (cpu::dense_heads(k)?, cpu::dense_heads(v)?);
+        let all: Vec<Tensor> = all.iter().map(|x| cpu::dense_heads(x)).collect::<Result<_>>()?;
         let (layout, mut parts) = self.writable(capacity)?;
-        for (x, buffer) in [&k, &v].into_iter().zip(&mut parts) {
+        for (x, buffer) in all.iter().zip(&mut parts) {
             let x = cpu::heads(x)?;
             for (b, i) in (0..shape[0]).flat_map(|b| (0..t).map(move |i| (b, i))) {
                 for h in 0..shape[2] {
@@ -153,7 +187,7 @@ impl KvCache {
     }
 
     /// Takes the buffers out if nobody else holds them and they have this capacity, else copies them.
-    fn writable(&mut self, capacity: usize) -> Result<(CacheLayout, [Buffer; 2])> {
+    fn writable(&mut self, capacity: usize) -> Result<(CacheLayout, Vec<Buffer>)> {
         let wanted = self.layout(capacity)?;
         let copy = |layout: &CacheLayout, from: &Buffer, len: usize| {
             let mut to = Buffer::scratch(wanted.bytes());
@@ -162,42 +196,47 @@ impl KvCache {
         };
         let len = self.len;
         let parts = match self.room.take() {
-            Some(Room::Cpu { layout, k, v }) => [k, v].map(|part| match Arc::try_unwrap(part) {
-                Ok(own) if layout == wanted => own,
-                Ok(own) => copy(&layout, &own, len),
-                Err(shared) => copy(&layout, &shared, len),
-            }),
-            _ => [Buffer::scratch(wanted.bytes()), Buffer::scratch(wanted.bytes())],
+            Some(Room::Cpu { layout, parts }) => {
+                let part = |part| match Arc::try_unwrap(part) {
+                    Ok(own) if layout == wanted => own,
+                    Ok(own) => copy(&layout, &own, len),
+                    Err(shared) => copy(&layout, &shared, len),
+                };
+                parts.into_iter().map(part).collect()
+            }
+            _ => (0..self.parts()).map(|_| Buffer::scratch(wanted.bytes())).collect(),
         };
         Ok((wanted, parts))
     }
 
-    fn put(&mut self, layout: CacheLayout, parts: [Buffer; 2], len: usize) {
-        let [k, v] = parts.map(Arc::new);
-        self.room = Some(Room::Cpu { layout, k, v });
+    fn put(&mut self, layout: CacheLayout, parts: Vec<Buffer>, len: usize) {
+        let parts = parts.into_iter().map(Arc::new).collect();
+        self.room = Some(Room::Cpu { layout, parts });
         self.len = len;
     }
 
     #[cfg(feature = "gpu")]
-    fn append_tensors(&mut self, k: &Tensor, v: &Tensor, capacity: usize) -> Result<()> {
-        let t = k.dim(1)?;
+    fn append_tensors(&mut self, all: &[&Tensor], capacity: usize) -> Result<()> {
+        let t = all[0].dim(1)?;
         let mut parts = match &self.room {
-            Some(Room::Tensors { k, v }) if k.shape()[1] == capacity => [k.clone(), v.clone()],
+            Some(Room::Tensors { parts }) if parts[0].shape()[1] == capacity => parts.clone(),
             _ => {
-                let empty = || Tensor::zeros([self.batch, capacity, self.heads, self.dim], DType::F32, &self.device);
-                let mut new = [empty()?, empty()?];
-                if let (Some(Room::Tensors { k, v }), true) = (&self.room, self.len > 0) {
-                    new[0].copy_into(1, 0, &k.narrow(1, 0, self.len)?)?;
-                    new[1].copy_into(1, 0, &v.narrow(1, 0, self.len)?)?;
+                let mut new = Vec::new();
+                for i in 0..self.parts() {
+                    let shape = [self.batch, capacity, self.heads, self.dim];
+                    let mut part = Tensor::zeros(shape, DType::F32, &self.device)?;
+                    if let (Some(Room::Tensors { parts }), true) = (&self.room, self.len > 0) {
+                        part.copy_into(1, 0, &parts[i].narrow(1, 0, self.len)?)?;
+                    }
+                    new.push(part);
                 }
                 new
             }
         };
         // The only handles now, unless a clone of the cache has others.
         self.room = None;
-        let written = parts[0].copy_into(1, self.len, k).and_then(|()| parts[1].copy_into(1, self.len, v));
-        let [k, v] = parts;
-        self.room = Some(Room::Tensors { k, v });
+        let written = parts.iter_mut().zip(all).try_for_each(|(part, x)| part.copy_into(1, self.len, x));
+        self.room = Some(Room::Tensors { parts });
         written?;
         self.len += t;
         Ok(())
@@ -205,7 +244,7 @@ impl KvCache {
 
     /// The bytes of `len` positions, keys and values each, as [`KvCache::save`] writes them; `None` if they overflow.
     pub fn saved_bytes(&self, len: usize) -> Option<usize> {
-        self.layout(len).ok()?.bytes().checked_mul(2)
+        self.layout(len).ok()?.bytes().checked_mul(self.parts())
     }
 
     /// Appends the keys, then the values to `out`, in the format they have.
@@ -215,17 +254,17 @@ impl KvCache {
     pub fn save(&self, out: &mut Vec<u8>) -> Result<()> {
         match &self.room {
             None => {}
-            Some(Room::Cpu { layout, k, v }) => {
+            Some(Room::Cpu { layout, parts }) => {
                 let dense = self.layout(self.len)?;
-                for part in [k, v] {
+                for part in parts {
                     let start = out.len();
                     out.resize(start + dense.bytes(), 0);
                     layout.copy(part.bytes(), &dense, &mut out[start..], self.len);
                 }
             }
             #[cfg(feature = "gpu")]
-            Some(Room::Tensors { k, v }) => {
-                for part in [k, v] {
+            Some(Room::Tensors { parts }) => {
+                for part in parts {
                     let values = part.narrow(1, 0, self.len)?.transpose(1, 2)?.to_vec::<f32>()?;
                     out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
                 }
@@ -243,7 +282,7 @@ impl KvCache {
             return Err(Error::argument(OP, format!("{} bytes are not {len} positions", bytes.len())));
         }
         let mut new = KvCache { len: 0, room: None, ..self.clone() };
-        let (k, v) = bytes.split_at(bytes.len() / 2);
+        let size = (bytes.len() / self.parts()).max(1);
         #[cfg(feature = "gpu")]
         if !self.device.is_cpu() {
             let part = |bytes: &[u8]| -> Result<Tensor> {
@@ -252,14 +291,15 @@ impl KvCache {
                 Tensor::from_vec(values, shape, &Device::Cpu)?.transpose(1, 2)?.contiguous()?.to_device(&self.device)
             };
             if len > 0 {
-                new.append(&part(k)?, &part(v)?)?;
+                let all: Vec<Tensor> = bytes.chunks(size).map(part).collect::<Result<_>>()?;
+                new.append_parts(&all.iter().collect::<Vec<_>>())?;
             }
             *self = new;
             return Ok(());
         }
         let dense = self.layout(len)?;
         let (layout, mut parts) = new.writable(len.max(1).next_multiple_of(Self::CHUNK))?;
-        for (part, bytes) in parts.iter_mut().zip([k, v]) {
+        for (part, bytes) in parts.iter_mut().zip(bytes.chunks(size)) {
             dense.copy(bytes, &layout, part.bytes_mut(), len);
         }
         new.put(layout, parts, len);
@@ -284,10 +324,12 @@ impl Tensor {
         let op = "attention";
         match &cache.room {
             #[cfg(feature = "gpu")]
-            Some(Room::Tensors { k, v }) => {
-                self.attention(&k.narrow(1, 0, cache.len)?, &v.narrow(1, 0, cache.len)?, sinks, opts)
+            Some(Room::Tensors { parts }) => {
+                let [k, v] = [0, parts.len() - 1].map(|i| parts[i].narrow(1, 0, cache.len));
+                let (k, v) = (k?, v?.narrow(3, 0, cache.latent.unwrap_or(cache.dim))?);
+                self.attention(&k, &v, sinks, opts)
             }
-            Some(Room::Cpu { layout, k, v }) => {
+            Some(Room::Cpu { layout, parts }) => {
                 if self.dtype() != DType::F32 {
                     return Err(Error::DType { op, got: self.dtype(), expected: DType::F32.to_string() });
                 }
@@ -296,9 +338,10 @@ impl Tensor {
                 if (b, d) != (cache.batch, cache.dim) || shape[2] == 0 || !hq.is_multiple_of(shape[2]) {
                     return Err(Error::shapes(op, self.shape(), &shape));
                 }
-                let s = Sizes { b, tq, hq, tk: cache.len, hk: cache.heads, d, dv: d };
+                let dv = cache.latent.unwrap_or(d);
+                let s = Sizes { b, tq, hq, tk: cache.len, hk: cache.heads, d, dv };
                 s.check(sinks, opts)?;
-                let [k, v] = [k, v].map(|part| Cached { layout: *layout, bytes: part.bytes() });
+                let [k, v] = [0, parts.len() - 1].map(|i| Cached { layout: *layout, bytes: parts[i].bytes() });
                 cpu::forward_cached(self, k, v, sinks, &s, opts)
             }
             None => Err(Error::argument(op, "the cache is empty")),

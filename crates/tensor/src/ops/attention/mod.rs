@@ -11,7 +11,7 @@ use crate::ops::binary::same_kind;
 use crate::{DType, Device, Error, Result, Tensor};
 
 pub use cache::KvCache;
-pub use imaginal_kernels::attention::AttentionOpts;
+pub use imaginal_kernels::attention::{AttentionOpts, LONGEST_CHUNK};
 
 /// Sizes of one call: batch, queries, query heads, keys, key heads, head size, value size.
 pub(crate) struct Sizes {
@@ -35,6 +35,9 @@ impl Sizes {
         if opts.window == Some(0) {
             return Err(Error::argument(op, "a window of 0 keys leaves nothing to see"));
         }
+        if opts.chunk.is_some_and(|chunk| chunk == 0 || chunk > LONGEST_CHUNK) {
+            return Err(Error::argument(op, format!("chunks have from 1 to {LONGEST_CHUNK} keys")));
+        }
         match sinks {
             Some(sinks) if sinks.shape() != [self.hq] => Err(Error::shapes(op, &[self.hq], sinks.shape())),
             _ => Ok(()),
@@ -44,7 +47,8 @@ impl Sizes {
 
 impl Tensor {
     /// `softmax(q·kᵀ·scale + mask)·v` per head: `self` `[b, tq, hq, d]`, `k` `[b, tk, hk, d]`, `v` `[b, tk, hk, dv]` →
-    /// `[b, tq, hq, dv]`. With a window, the query at position `p` sees only keys `j` with `|p − j| < window`. `hq` is a
+    /// `[b, tq, hq, dv]`. With a window, the query at position `p` sees only keys `j` with `|p − j| < window`; with a
+    /// chunk, only those with `j / chunk = p / chunk`. `hq` is a
     /// multiple of `hk`: query head `h` reads key head `h / (hq/hk)`. `sinks` `[hq]` are scores of a key that every query
     /// of a head sees and whose value is 0: its probability is lost. Any strides whose last is 1.
     ///
@@ -113,13 +117,14 @@ impl Tensor {
         if let Some(c) = opts.softcap {
             scores = scores.mul_scalar(1.0 / c as f64)?.tanh()?.mul_scalar(c as f64)?;
         }
-        if opts.causal || opts.window.is_some() {
+        if opts.causal || opts.window.is_some() || opts.chunk.is_some() {
             let mask: Vec<f64> = (0..s.tq * s.tk)
                 .map(|i| {
                     let (at, key) = (opts.q_start + i / s.tk, i % s.tk);
                     let late = opts.causal && key > at;
                     let far = opts.window.is_some_and(|w| key.abs_diff(at) >= w);
-                    if late || far { f64::NEG_INFINITY } else { 0.0 }
+                    let apart = opts.chunk.is_some_and(|c| key / c != at / c);
+                    if late || far || apart { f64::NEG_INFINITY } else { 0.0 }
                 })
                 .collect();
             let mask = Tensor::from_vec(mask, [s.tq, s.tk], &Device::Cpu)?.to_dtype(self.dtype())?;

@@ -5,7 +5,7 @@ use crate::ops::testing::{check_against_reference, difference, noise};
 use crate::{Device, Tensor};
 
 fn opts(d: usize) -> AttentionOpts {
-    AttentionOpts { scale: 2.0 / (d as f32).sqrt(), causal: true, q_start: 0, window: None, softcap: None }
+    AttentionOpts { scale: 2.0 / (d as f32).sqrt(), ..AttentionOpts::causal(d, 0) }
 }
 
 #[test]
@@ -21,13 +21,14 @@ fn equals_its_reference_in_values_and_gradients() {
         (1, 150, 150, 2, 2, 80, 80, 0),
     ] {
         let mut inputs = vec![noise(&[b, tq, hq, d], 1), noise(&[b, tk, hk, d], 2), noise(&[b, tk, hk, dv], 3)];
-        for variant in 0..5 {
+        for variant in 0..6 {
             let mut o = AttentionOpts { q_start: start, ..opts(d) };
             match variant {
                 1 => o.window = Some(7),
                 2 => o.softcap = Some(1.5),
                 3 => o.causal = false,
-                4 => inputs.push(noise(&[hq], 4)),
+                4 => o.chunk = Some(11),
+                5 => inputs.push(noise(&[hq], 4)),
                 _ => {}
             }
             check_against_reference(
@@ -59,6 +60,7 @@ fn wrong_shapes_are_errors() {
     assert!(q.attention(&kv(4, 2, 8), &kv(5, 2, 8), None, &opts(8)).is_err());
     assert!(q.attention(&kv(3, 2, 8), &kv(3, 2, 8), None, &opts(8)).is_err());
     assert!(q.attention(&kv(4, 2, 8), &kv(4, 2, 8), None, &AttentionOpts { window: Some(0), ..opts(8) }).is_err());
+    assert!(q.attention(&kv(4, 2, 8), &kv(4, 2, 8), None, &AttentionOpts { chunk: Some(0), ..opts(8) }).is_err());
 }
 
 /// Rows of `[b, t, h, d]` rounded to a format, one by one.
@@ -99,4 +101,33 @@ fn a_cache_is_what_its_rows_round_to() {
         assert!(noise(&[2, 1, 4, 16], 1).attention_cached(&fork, None, &opts(16)).is_err());
         assert!(noise(&[2, 1, 3, 32], 1).attention_cached(&fork, None, &opts(32)).is_err());
     }
+}
+
+/// One tensor of keys whose beginnings are the values: what latent attention remembers.
+#[test]
+fn values_may_be_the_beginnings_of_keys() {
+    for format in KvCache::FORMATS {
+        let rows = noise(&[2, 40, 1, 96], 2);
+        let mut cache = KvCache::latent(format, 2, 96, 64, &Device::Cpu).unwrap();
+        for (at, t) in [(0, 30), (30, 1), (31, 9)] {
+            cache.append_latent(&rows.narrow(1, at, t).unwrap()).unwrap();
+            let (q, o) = (noise(&[2, t, 6, 96], 1), AttentionOpts { q_start: at, ..opts(96) });
+            let got = q.attention_cached(&cache, None, &o).unwrap();
+            let all = rounded(&rows.narrow(1, 0, at + t).unwrap(), format);
+            let expected = q.attention_reference(&all, &all.narrow(3, 0, 64).unwrap(), None, &o).unwrap();
+            let bound = if format == Format::F32 { 2e-5 } else { 2e-2 };
+            assert!(difference(&got, &expected) < bound, "{format} {at}: {}", difference(&got, &expected));
+        }
+        let mut saved = Vec::new();
+        cache.save(&mut saved).unwrap();
+        let mut again = KvCache::latent(format, 2, 96, 64, &Device::Cpu).unwrap();
+        again.restore(40, &saved).unwrap();
+        assert_eq!((again.len(), again.bytes()), (40, cache.bytes()));
+        let (q, o) = (noise(&[2, 1, 6, 96], 1), AttentionOpts { q_start: 39, ..opts(96) });
+        let [a, b] = [&cache, &again].map(|c| q.attention_cached(c, None, &o).unwrap());
+        assert_eq!(difference(&a, &b), 0.0);
+        assert!(cache.append(&rows, &rows).is_err());
+    }
+    assert!(KvCache::latent(Format::F32, 1, 8, 9, &Device::Cpu).is_err());
+    assert!(KvCache::latent(Format::Q8_0, 1, 64, 48, &Device::Cpu).is_err());
 }
