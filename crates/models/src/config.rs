@@ -9,7 +9,7 @@ use crate::arch::{Arch, Factor, NormName, SubLayer};
 use crate::blocks::{BlockConfig, BlockRow, Keys, Reader};
 use crate::fields::{Fields, Key, Source};
 use crate::recognise::{self, unknown};
-use crate::tensors::{Specs, TensorSpec};
+use crate::tensors::{Arrange, Map, Specs, TensorSpec};
 use crate::{Error, Problem, Result};
 
 /// Widest layer that is believed.
@@ -35,7 +35,7 @@ const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
 const PREDICTORS: Key = Key::new(&["nextn_predict_layers"], &["num_nextn_predict_layers"]);
 const QUANTIZATION: Key = Key::new(&[], &["quantization_config.quant_method"]);
 const FP8_BLOCK: Key = Key::new(&[], &["quantization_config.weight_block_size"]);
-const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
+pub(crate) const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
 
 /// What the blocks of a layer share.
 pub(crate) struct Shared {
@@ -71,6 +71,8 @@ pub struct Config {
     tied: bool,
     scales: ModelScales,
     layout: &'static [SubLayer],
+    /// What a Hugging Face checkpoint has tensors multiplied with when they are used: ends of names, and factors.
+    hf_factors: Vec<(&'static str, Vec<f64>)>,
     layers: Vec<Vec<BlockConfig>>,
     predictors: usize,
     fp8_blocks: Option<[usize; 2]>,
@@ -93,13 +95,22 @@ impl Config {
     /// # Errors
     /// [`Error::Architecture`] or [`Error::Config`].
     pub fn from_hf(json: &Json, path: &Path) -> Result<Config> {
+        // A model with several towers has the language model's fields in an object of their own.
+        let inner = ["text_config", "llm_config", "language_config"].iter().find_map(|key| json.get(key)?.as_object());
+        if let Some(inner) = inner {
+            let mut all = inner.clone();
+            for (key, value) in json.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object()) {
+                all.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            return Config::from_hf(&Json::Object(all), path);
+        }
         let class = || json.get("architectures").and_then(|a| a.get(0)).and_then(Json::as_str);
         let named = json.get("model_type").and_then(Json::as_str).or_else(class);
         let Some(name) = named else {
             let problem = Problem { field: "model_type".into(), what: "missing, or not a string".into() };
             return Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] });
         };
-        let row = Arch::by_hf(name).ok_or_else(|| unknown(path, "model_type", name))?;
+        let row = Arch::by_hf(name, json).ok_or_else(|| unknown(path, "model_type", name))?;
         Config::of_hf(row, json, path)
     }
 
@@ -171,6 +182,8 @@ impl Config {
             Factor::One => 1.0,
             Factor::SqrtWidth => (hidden as f64).sqrt(),
             Factor::Times(key) => fields.float(key, Some(1.0), -1e6, 1e6),
+            Factor::IfTied(key) if tied => fields.float(key, Some(1.0), -1e6, 1e6),
+            Factor::IfTied(_) => 1.0,
             Factor::Over(key) => 1.0 / fields.float(key, Some(1.0), 1e-9, 1e6),
         };
         let scales = ModelScales {
@@ -190,6 +203,8 @@ impl Config {
             }
         }
         let Shared { hidden, eps, context, .. } = shared;
+        let hf_factors =
+            arch.hf_factors.filter(|_| !fields.is_gguf()).map_or_else(Vec::new, |factors| factors(&fields));
         fields.finish()?;
         let fp8_blocks = None;
         Ok(Config {
@@ -203,6 +218,7 @@ impl Config {
             tied,
             scales,
             layout,
+            hf_factors,
             layers,
             predictors,
             fp8_blocks,
@@ -335,7 +351,27 @@ impl Config {
         if !outside.head_bias.is_empty() {
             specs.add("output.bias", outside.head_bias, &[self.vocab], false);
         }
+        for (end, factors) in &self.hf_factors {
+            for spec in specs.list.iter_mut().filter(|spec| spec.name.ends_with(end)) {
+                match factors.as_slice() {
+                    [factor] => spec.hf_map = Map::Times(*factor),
+                    factors => self.scale_rows(spec, factors),
+                }
+            }
+        }
         specs.list
+    }
+
+    /// The input projection of a state space of heads has a factor for each of its parts.
+    fn scale_rows(&self, spec: &mut TensorSpec, factors: &[f64]) {
+        let mamba = self.layers.iter().flatten().find_map(|block| match block {
+            BlockConfig::Mamba2(c) => Some(c),
+            _ => None,
+        });
+        let Some(c) = mamba else { return };
+        let parts = [c.inner, c.inner, c.groups * c.state, c.groups * c.state, c.heads];
+        let rows: Vec<(usize, f64)> = parts.into_iter().zip(factors.iter().copied()).collect();
+        spec.hf.iter_mut().for_each(|way| way.arrange = Some(Arrange::Scaled(rows.clone())));
     }
 
     /// The same model with the rows of queries and keys in the order of GGUF files.
@@ -374,6 +410,13 @@ impl Config {
             (row.logits, self.scales.logits),
         ] {
             match factor {
+                // Other programs would compute without it.
+                Factor::IfTied(_) | Factor::Times(Key { gguf: [], .. }) | Factor::Over(Key { gguf: [], .. })
+                    if value != 1.0 =>
+                {
+                    let what = "factors of embeddings and logits have no place in a GGUF file of this architecture";
+                    return Err(Error::Argument(what.into()));
+                }
                 Factor::Times(Key { gguf: [key, ..], .. }) => keys.set(key, value as f32),
                 Factor::Over(Key { gguf: [key, ..], .. }) => keys.set(key, (1.0 / value) as f32),
                 _ => {}

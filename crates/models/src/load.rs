@@ -481,6 +481,15 @@ impl Raw {
             }
             values = turned;
         }
+        if let Some(Arrange::Scaled(parts)) = &self.arrange {
+            let row = values.len() / parts.iter().map(|part| part.0).sum::<usize>().max(1);
+            let mut rest = values.as_mut_slice();
+            for (rows, factor) in parts {
+                let (part, after) = rest.split_at_mut((rows * row).min(rest.len()));
+                part.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+                rest = after;
+            }
+        }
         match self.map {
             Map::Same => {}
             Map::NegExp => {
@@ -491,6 +500,7 @@ impl Raw {
                 values.iter_mut().for_each(|x| *x = (-*x).ln());
             }
             Map::LessOne => values.iter_mut().for_each(|x| *x += 1.0),
+            Map::Times(factor) => values.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32),
         }
         Tensor::from_vec(values, shape, &Device::Cpu)
     }

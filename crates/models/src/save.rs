@@ -165,6 +165,7 @@ impl Model {
             Map::Same => tensor,
             Map::NegExp => tensor.exp()?.neg()?,
             Map::LessOne => tensor.add_scalar(-1.0)?,
+            Map::Times(factor) => tensor.mul_scalar(1.0 / factor)?,
         };
         let tensor = match order {
             Some(order) => tensor.index_select(0, &Tensor::from_vec(order, spec.shape[0], &Device::Cpu)?)?,

@@ -6,7 +6,7 @@ use imaginal_nn::{NormKind, join};
 use imaginal_tensor::RopeStyle;
 
 /// How the values in a file differ from those of the parameter.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Map {
     /// Not at all.
     Same,
@@ -14,6 +14,8 @@ pub enum Map {
     NegExp,
     /// The file has the parameter less 1 (Gemma's norms).
     LessOne,
+    /// The parameter is the file's values times a factor.
+    Times(f64),
 }
 
 /// One tensor of a model.
@@ -79,7 +81,7 @@ pub enum What {
 }
 
 /// What is done with values that a file holds in another order. They are decoded to f32 for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Arrange {
     /// They are `count` matrices one after another, of which `len` columns are taken and each matrix transposed.
     Transposed {
@@ -92,6 +94,8 @@ pub enum Arrange {
         /// How many columns.
         len: usize,
     },
+    /// So many rows one after another are multiplied with a factor each.
+    Scaled(Vec<(usize, f64)>),
     /// Blocks and scales are put together, of all rows each `step`-th from `first` on.
     Mxfp4 {
         /// The first row.
@@ -287,7 +291,10 @@ impl Specs {
         let less_one = self.norms_less_one;
         let mut add = |which: &str, map| {
             let hf: Vec<Stored> = hf.iter().map(|hf| Stored::whole(format!("{hf}.{which}"), shape)).collect();
-            self.add_stored(&format!("{gguf}.{which}"), hf, shape, false).hf_map = map;
+            let name = format!("{gguf}.{which}");
+            // Files of Falcon-H1 have a norm whose name ends early.
+            let ways = vec![Stored::whole(&name, shape), Stored::whole(gguf, shape)];
+            self.add_ways(&name, ways, hf, shape, false).hf_map = map;
         };
         if kind.has_weight() {
             add("weight", if less_one { Map::LessOne } else { Map::Same });

@@ -1,6 +1,6 @@
 use imaginal_tensor::{Device, Result, Tensor};
 
-use crate::{Activation, Init, Mlp, MlpConfig, Module, Param, Slot, Source, Weight, join};
+use crate::{Activation, Init, Linear, Mlp, MlpConfig, Module, Param, Slot, Source, Weight, join};
 
 /// Sizes of a feed-forward network of experts.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct MoeConfig {
     pub router: RouterConfig,
     /// What every token uses besides.
     pub shared: Option<SharedExperts>,
+    /// Experts work on a projection of the token of this width, and their sum is projected back (Nemotron 3).
+    pub latent: Option<usize>,
 }
 
 /// Experts that every token uses: together one feed-forward network of the same kind.
@@ -90,6 +92,7 @@ pub struct Moe {
     up: Experts,
     down: Experts,
     shared: Option<(Mlp, Option<Param>)>,
+    latent: Option<[Linear; 2]>,
     config: MoeConfig,
 }
 
@@ -140,6 +143,7 @@ impl Moe {
     pub fn new(source: &mut dyn Source, prefix: &str, c: &MoeConfig) -> Result<Self> {
         let init = Init::Normal { std: 0.02 };
         let n = c.router.experts;
+        let width = c.latent.unwrap_or(c.hidden);
         let mut stack = |name: &str, outputs: usize, inputs: usize| {
             let name = join(prefix, name);
             let stack = source.weight(&join(&name, "weight"), n * outputs, inputs, init)?;
@@ -149,9 +153,9 @@ impl Moe {
             };
             Ok::<_, imaginal_tensor::Error>(Experts { stack, bias })
         };
-        let gate = if c.gated { Some(stack("ffn_gate_exps", c.inner, c.hidden)?) } else { None };
-        let up = stack("ffn_up_exps", c.inner, c.hidden)?;
-        let down = stack("ffn_down_exps", c.hidden, c.inner)?;
+        let gate = if c.gated { Some(stack("ffn_gate_exps", c.inner, width)?) } else { None };
+        let up = stack("ffn_up_exps", c.inner, width)?;
+        let down = stack("ffn_down_exps", width, c.inner)?;
         let mut param = |there: bool, name: &str, shape: &[usize], init| match there {
             true => source.param(&join(prefix, name), shape, init).map(Some),
             false => Ok(None),
@@ -168,8 +172,16 @@ impl Moe {
             }
             None => None,
         };
+        let mut linear =
+            |name: &str, inputs, outputs| Linear::new(source, &join(prefix, name), inputs, outputs, false, init);
+        let latent = match c.latent {
+            Some(width) => {
+                Some([linear("ffn_latent_down", c.hidden, width)?, linear("ffn_latent_up", width, c.hidden)?])
+            }
+            None => None,
+        };
         let router = source.param(&join(prefix, "ffn_gate_inp.weight"), &[n, c.hidden], init)?;
-        Ok(Moe { router, router_bias, correction, gate, up, down, shared, config: c.clone() })
+        Ok(Moe { router, router_bias, correction, gate, up, down, shared, latent, config: c.clone() })
     }
 
     /// `x[.., hidden]` → the same shape.
@@ -180,7 +192,10 @@ impl Moe {
         let c = &self.config;
         let flat = x.reshape([x.elem_count() / c.hidden, c.hidden])?;
         let mut routes = self.routes(&flat)?;
-        let mut rows = flat.index_select(0, &routes.tokens)?;
+        let mut rows = match &self.latent {
+            Some([down, _]) => down.forward(&flat)?.index_select(0, &routes.tokens)?,
+            None => flat.index_select(0, &routes.tokens)?,
+        };
         if c.router.on_input {
             rows = rows.mul(&routes.weights.unsqueeze(1)?)?;
             routes.weights = Tensor::ones(routes.weights.shape(), x.dtype(), x.device())?;
@@ -194,6 +209,9 @@ impl Moe {
         };
         let out = self.down.forward(&inner, &routes)?;
         let mut y = out.weighted_sum(&routes.weights, &routes.tokens, flat.dim(0)?)?;
+        if let Some([_, up]) = &self.latent {
+            y = up.forward(&y)?;
+        }
         if let Some((mlp, gate)) = &self.shared {
             let mut shared = mlp.forward(&flat)?;
             if let Some(gate) = gate {
@@ -313,6 +331,9 @@ impl Module for Moe {
                 experts.slots(&join(prefix, name), visit);
             }
         }
+        for (name, linear) in ["ffn_latent_down", "ffn_latent_up"].into_iter().zip(self.latent.iter().flatten()) {
+            linear.slots(&join(prefix, name), visit);
+        }
         if let Some((mlp, gate)) = &self.shared {
             mlp.slots_named(prefix, "_shexp", visit);
             if let Some(gate) = gate {
@@ -355,6 +376,7 @@ mod tests {
                 on_input: false,
             },
             shared: None,
+            latent: None,
         })
     }
 

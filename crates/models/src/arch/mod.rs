@@ -5,15 +5,17 @@
 mod deepseek;
 mod dense;
 mod gemma;
+mod hybrid;
 mod llama;
 mod mamba;
 mod moe;
 mod qwen;
 
 use imaginal_nn::NormKind;
+use serde_json::Value as Json;
 
 use crate::blocks::{BlockRow, Reader};
-use crate::fields::Key;
+use crate::fields::{Fields, Key};
 
 /// A row of [`ARCHS`].
 #[derive(Debug)]
@@ -44,6 +46,11 @@ pub struct Arch {
     pub scales: Scales,
     /// The blocks of a layer, in order; each adds its result to the residual stream.
     pub layer: &'static [SubLayer],
+    /// Which models of these names it is for, where another row that follows is for the others.
+    pub(crate) hf_when: Option<fn(&Json) -> bool>,
+    /// What a Hugging Face checkpoint has tensors multiplied with when they are used, where that is done when they are loaded
+    /// instead, as in GGUF files: the ends of their names, with one factor or one of each part of their rows.
+    pub(crate) hf_factors: Option<fn(&Fields) -> Vec<(&'static str, Vec<f64>)>>,
     /// Other arrangements of a layer, of which the first whose condition holds is taken.
     pub variants: &'static [Variant],
     /// Settings (as in `config.json`) of a tiny model for tests.
@@ -132,6 +139,8 @@ pub enum Factor {
     Times(Key),
     /// One over a field.
     Over(Key),
+    /// A field, if the head is the embedding; otherwise it is 1, and the weights are multiplied with it.
+    IfTied(Key),
 }
 
 /// A block with its norms.
@@ -209,9 +218,10 @@ impl Arch {
         ARCHS.iter().find(|a| a.name == name || a.gguf.contains(&name))
     }
 
-    /// The row of a `model_type`, or of a class name.
-    pub fn by_hf(name: &str) -> Option<&'static Arch> {
-        ARCHS.iter().find(|a| a.hf.iter().any(|h| h.model_type == name || h.class == name))
+    /// The row of a `model_type`, or of a class name, that fits the rest of a `config.json`.
+    pub fn by_hf(name: &str, json: &Json) -> Option<&'static Arch> {
+        let named = |a: &&Arch| a.hf.iter().any(|h| h.model_type == name || h.class == name);
+        ARCHS.iter().filter(named).find(|a| a.hf_when.is_none_or(|when| when(json)))
     }
 }
 
@@ -249,4 +259,8 @@ pub static ARCHS: &[Arch] = &[
     mamba::FALCON_MAMBA,
     mamba::MAMBA2,
     mamba::JAMBA,
+    hybrid::BAMBA,
+    hybrid::NEMOTRON_H_MOE,
+    hybrid::NEMOTRON_H,
+    hybrid::FALCON_H1,
 ];

@@ -22,13 +22,18 @@ pub enum GatedNormRow {
     Groups,
     /// Of all channels together.
     Whole,
+    /// Of the channels of each group, if `mamba_rms_norm` says so or a GGUF file has it; the gate may come after it.
+    Flags,
 }
 
 const HEADS: Key =
     Key::new(&["ssm.time_step_rank"], &["mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"]);
 const HEAD_DIM: Key = Key::new(&[], &["mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim"]);
 const GROUPS: Key = Key::new(&["ssm.group_count"], &["mamba_n_groups", "mamba_ngroups", "n_groups"]);
+const NORM: Key = Key::new(&[], &["mamba_rms_norm"]);
+const BEFORE_GATE: Key = Key::new(&[], &["mamba_norm_before_gate"]);
 const LIMITS: Key = Key::new(&[], &["time_step_limit"]);
+const OUT_BIAS: Key = Key::new(&[], &["projectors_bias"]);
 const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias"]);
 
 impl Mamba2Row {
@@ -54,6 +59,12 @@ impl Mamba2Row {
             f.problem(f.name(&LIMITS), "not two numbers, the smaller first");
         }
         let bias = f.flag(&BIAS, false);
+        let flags = matches!(self.norm, GatedNormRow::Flags);
+        let normed = match flags {
+            true if gguf => r.present("ssm_norm.weight"),
+            true => f.flag(&NORM, true),
+            false => true,
+        };
         let default = |x: usize| (!gguf).then_some(x);
         Mamba2Config {
             hidden: r.shared.hidden,
@@ -63,12 +74,12 @@ impl Mamba2Row {
             state: f.size(&STATE, default(128), MOST),
             conv: f.size(&CONV, default(4), MOST),
             in_bias: bias,
-            out_bias: bias,
+            out_bias: f.flag(&OUT_BIAS, bias),
             conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
-            norm: Some(GatedNorm {
+            norm: normed.then(|| GatedNorm {
                 eps: r.shared.eps,
-                groups: if matches!(self.norm, GatedNormRow::Groups) { groups } else { 1 },
-                before_gate: false,
+                groups: if matches!(self.norm, GatedNormRow::Whole) { 1 } else { groups },
+                before_gate: flags && f.flag(&BEFORE_GATE, false),
             }),
             // What is written for no limit at all.
             dt_limits: limits.map_or((0.0, f64::INFINITY), |l| (l[0], if l[1] >= 1e9 { f64::INFINITY } else { l[1] })),
@@ -103,6 +114,9 @@ impl Mamba2Row {
         let Some((_, c)) = layers.first() else { return Ok(()) };
         if c.in_bias || c.out_bias {
             return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
+        }
+        if c.norm.is_some_and(|n| n.before_gate) {
+            return Err("a gate after Mamba's norm has no place in a GGUF file".into());
         }
         if c.dt_limits != (0.0, f64::INFINITY) {
             return Err("limits of Mamba's step sizes have no place in a GGUF file".into());

@@ -110,6 +110,7 @@ const GATING: Key = Key::new(&["expert_gating_func"], &[]);
 const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
 const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group"]);
 const GROUPS_USED: Key = Key::new(&["expert_group_used_count"], &["topk_group"]);
+const LATENT: Key = Key::new(&["moe_latent_size"], &["moe_latent_size"]);
 const STEP: Key = Key::new(&[], &["decoder_sparse_step"]);
 const INTERLEAVE: Key = Key::new(&["interleave_moe_layer_step"], &["interleave_moe_layer_step"]);
 const MOE_LAYERS: Key = Key::new(&[], &["moe_layers"]);
@@ -189,6 +190,7 @@ impl MoeRow {
                 on_input: self.on_input,
             },
             shared,
+            latent: f.has(&LATENT).then(|| f.size(&LATENT, None, WIDTH)),
         }
     }
 
@@ -204,18 +206,25 @@ impl MoeRow {
         if let (true, Some(names)) = (c.router.correction, self.correction) {
             specs.add("exp_probs_b.bias", names, &[n], false);
         }
+        let width = c.latent.unwrap_or(hidden);
+        if c.latent.is_some() {
+            let (at, _) = self.hf.rsplit_once('.').unwrap_or_default();
+            specs.linear("ffn_latent_down", &format!("{at}.fc1_latent_proj"), [width, hidden], false, None);
+            specs.linear("ffn_latent_up", &format!("{at}.fc2_latent_proj"), [hidden, width], false, None);
+        }
+        let experts = &MoeConfig { hidden: width, ..c.clone() };
         let first = if c.gated { 0 } else { 1 };
         for (i, gguf) in ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().enumerate().skip(first) {
-            let shape = if i == 2 { [n, hidden, inner] } else { [n, inner, hidden] };
+            let shape = if i == 2 { [n, width, inner] } else { [n, inner, width] };
             let mut ways = Vec::new();
             for [at, _] in places.into_iter().flatten() {
                 let after = format!(".{}.weight", self.names[i]);
                 ways.push(Stored::each(n, format!("{at}."), after, &shape[1..]));
-                ways.extend(self.stacks.weight(at, c, i));
+                ways.extend(self.stacks.weight(at, experts, i));
             }
             specs.add_stored(&format!("{gguf}.weight"), ways, &shape, true);
             if c.bias {
-                specs.add_stored(&format!("{gguf}.bias"), self.stacks.bias(self.hf, c, i), &shape[..2], false);
+                specs.add_stored(&format!("{gguf}.bias"), self.stacks.bias(self.hf, experts, i), &shape[..2], false);
             }
         }
         if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
@@ -278,13 +287,16 @@ impl MoeRow {
                 keys.set("expert_shared_count", (shared.inner / c.inner) as u32);
             }
         }
-        if self.inner.gguf.contains(&"feed_forward_length") {
+        if self.inner.gguf.contains(&"feed_forward_length") || self.dense_layers == DenseLayers::Anywhere {
             layers.iter().for_each(|(i, c)| keys.set_layer("feed_forward_length", *i, c.inner));
         } else if keys.has("feed_forward_length") {
             keys.fill("feed_forward_length");
         } else {
             // Readers ask for the width of a dense layer: that of the experts that a token uses together.
             keys.set("feed_forward_length", (c.inner * c.router.used).min(u32::MAX as usize) as u32);
+        }
+        if let Some(width) = c.latent {
+            keys.set("moe_latent_size", width as u32);
         }
         keys.set("expert_feed_forward_length", c.inner as u32);
         keys.set("expert_count", c.router.experts as u32);
