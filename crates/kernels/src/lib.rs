@@ -36,4 +36,6 @@ pub mod norm;
 pub mod optim;
 pub mod rope;
 pub mod scan;
+pub mod slstm;
 pub mod softmax;
+pub mod wkv;

@@ -21,6 +21,13 @@ pub enum Init {
         /// The bound.
         bound: f64,
     },
+    /// Evenly spaced from `first` to `last` in every row.
+    Spaced {
+        /// First of the row.
+        first: f64,
+        /// Last of the row.
+        last: f64,
+    },
     /// `ln(1 ..= n)` in every row of `n`: the S4D-real initialisation of Mamba's `A_log` (Gu & Dao 2023, §3.6).
     LogRange,
     /// The logarithm of a number drawn uniformly: the decay rates of Mamba-2 and DeltaNet.
@@ -83,6 +90,10 @@ impl Fresh {
             Init::Ones => vec![1.0; n],
             Init::Normal { std } => (0..n).map(|_| (rng.normal() * std) as f32).collect(),
             Init::Uniform { bound } => (0..n).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect(),
+            Init::Spaced { first, last } => {
+                let step = (last - first) / row.saturating_sub(1).max(1) as f64;
+                (0..n).map(|i| (first + step * (i % row) as f64) as f32).collect()
+            }
             Init::LogRange => (0..n).map(|i| ((i % row + 1) as f64).ln() as f32).collect(),
             Init::LogUniform { min, max } => (0..n).map(|_| (min + rng.uniform() * (max - min)).ln() as f32).collect(),
             Init::InverseSoftplus { min, max } => (0..n)
@@ -170,6 +181,8 @@ mod tests {
         let u = values(1, "a", Init::Uniform { bound: 0.5 });
         assert!(u.iter().all(|x| x.abs() <= 0.5) && u.iter().any(|&x| x > 0.49) && u.iter().any(|&x| x < -0.49));
         assert_eq!(values(1, "a", Init::LogRange)[99], 100f32.ln());
+        let spaced = values(1, "a", Init::Spaced { first: 1.0, last: 100.0 });
+        assert!(spaced[0] == 1.0 && spaced[99] == 100.0 && spaced[150] == 51.0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod lightning;
 mod linear;
 mod mamba;
 mod mamba2;
+mod mamba3;
 mod mla;
 mod mlp;
 mod module;
@@ -25,9 +26,11 @@ mod norm;
 mod param;
 mod recurrent;
 mod rope;
+mod rwkv;
 mod short_conv;
 pub mod state;
 mod weight;
+mod xlstm;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig, Over, QkNorm, Temperature};
@@ -39,6 +42,7 @@ pub use lightning::{LightningAttention, LightningAttentionConfig};
 pub use linear::{Embedding, Linear, RmsNorm};
 pub use mamba::{InnerNorms, Mamba, MambaConfig};
 pub use mamba2::{GatedNorm, Mamba2, Mamba2Config, Mamba2Scales};
+pub use mamba3::{Mamba3, Mamba3Config, Mamba3Decay};
 pub use mla::{Mla, MlaConfig};
 pub use mlp::{Mlp, MlpConfig};
 pub use module::{Module, Slot, join};
@@ -47,6 +51,10 @@ pub use norm::{Norm, NormKind};
 pub use param::Param;
 pub use recurrent::Recurrent;
 pub use rope::{Rope, RopeConfig, RopeScaling, Yarn};
+pub use rwkv::{
+    Rwkv6TimeMix, Rwkv6TimeMixConfig, Rwkv7TimeMix, Rwkv7TimeMixConfig, RwkvChannelMix, RwkvChannelMixConfig,
+};
 pub use short_conv::{ShortConv, ShortConvConfig};
 pub use state::{KvState, RecurrentState, State};
 pub use weight::Weight;
+pub use xlstm::{Mlstm, MlstmConfig, Slstm, SlstmConfig};

@@ -1,6 +1,9 @@
 use imaginal_tensor::{Result, Tensor};
 
-use crate::{GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, Module, RecurrentState, ShortConv};
+use crate::{
+    GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, Mamba3, Mlstm, Module, RecurrentState,
+    Rwkv6TimeMix, RwkvChannelMix, ShortConv, Slstm,
+};
 
 /// A layer whose memory is a recurrent state.
 pub trait Recurrent: Module + std::fmt::Debug + Send + Sync {
@@ -29,4 +32,5 @@ macro_rules! recurrent {
     )*};
 }
 
-recurrent!(Mamba, Mamba2, GatedDeltaNet, KimiDeltaAttention, LightningAttention, ShortConv);
+recurrent!(Mamba, Mamba2, Mamba3, GatedDeltaNet, KimiDeltaAttention, LightningAttention, ShortConv);
+recurrent!(Rwkv6TimeMix, RwkvChannelMix, Mlstm, Slstm);

@@ -41,15 +41,20 @@ impl Device {
                 "attention",
                 "causal_conv1d",
                 "cross_entropy",
+                "cumsum",
                 "linear",
                 "linear_attention",
                 "log_softmax",
+                "mlstm",
                 "rms_norm",
                 "rope",
                 // All but the recurrence itself, which is a kernel.
                 "selective_scan",
+                "slstm",
                 "softmax",
                 "swiglu",
+                "trapezoid_scan",
+                "wkv",
             ],
         }
     }

@@ -22,9 +22,18 @@ fn running(op: &'static str, x: &Tensor, dim: usize, reverse: bool) -> Result<Te
             }))?
         }
         #[cfg(feature = "gpu")]
-        Storage::Gpu(_) => return Err(crate::gpu::missing(op, x.dtype())),
+        Storage::Gpu(_) => crate::no_grad(|| by_product(x, dim, reverse))?,
     };
     Ok(record(out, &[x], move |b| Ok(vec![Some(running(op, b.grad, dim, !reverse)?)])))
+}
+
+/// The sums of floats as a product with a triangle of ones, for devices without a kernel.
+#[cfg(any(test, feature = "gpu"))]
+fn by_product(x: &Tensor, dim: usize, reverse: bool) -> Result<Tensor> {
+    let before = crate::ops::chunks::lower(x.dim(dim)?, false, x.device())?.to_dtype(x.dtype())?;
+    let ones = if reverse { before } else { before.t()? };
+    let (x, last) = (x.unsqueeze(0)?, x.rank());
+    x.transpose(dim + 1, last)?.matmul(&ones)?.transpose(dim + 1, last)?.squeeze(0)?.contiguous()
 }
 
 impl Tensor {

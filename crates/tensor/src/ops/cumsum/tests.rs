@@ -36,3 +36,15 @@ fn gradients_and_errors() {
     assert_eq!(x.cumsum(1).unwrap().shape(), [2, 0]);
     assert!(x.cumsum(2).is_err() && x.to_dtype(DType::Bool).unwrap().cumsum(0).is_err());
 }
+
+#[test]
+fn products_with_a_triangle_are_running_sums() {
+    for (shape, dim) in [(&[5][..], 0), (&[3, 4], 0), (&[3, 4], 1), (&[2, 3, 4], 1)] {
+        let x = sample(shape);
+        for reverse in [false, true] {
+            let (a, b) = (super::running("cumsum", &x, dim, reverse), super::by_product(&x, dim, reverse));
+            let (a, b) = (a.unwrap().to_vec::<f64>().unwrap(), b.unwrap().to_vec::<f64>().unwrap());
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12), "{shape:?} {dim}: {a:?} {b:?}");
+        }
+    }
+}
