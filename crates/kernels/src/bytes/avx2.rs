@@ -6,7 +6,7 @@ use imaginal_numeric::Format;
 
 use super::read::{self, block_of, with_formats};
 use super::steps::Steps;
-use super::{Activations, CHUNK, Kernel, Read, Weights, whole};
+use super::{Activations, CHUNK, Kernel, PLAIN, Read, Weights, whole};
 
 /// Makes a kernel of each format from what reads it.
 macro_rules! kernels {
@@ -38,7 +38,7 @@ macro_rules! kernels {
                 }
             })*
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::multiply },)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::multiply, order: &PLAIN },)*
                 _ => return None,
             })
         }
