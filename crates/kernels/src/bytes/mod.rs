@@ -17,6 +17,8 @@ mod many;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod read;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 mod steps;
 mod tile;
 
@@ -161,6 +163,9 @@ pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
 /// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.
 type Read = unsafe fn(&[u8], &mut Weights);
 
+/// Multiplies a row with the activations of some tokens, which lie as many chunks apart as is said.
+type Row = unsafe fn(&[u8], &[Activations], usize, &mut [f32]);
+
 /// Calls a function with the bytes of a chunk, `len` long, of which the last are 0 where a row ends before.
 #[inline(always)]
 fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
@@ -179,7 +184,7 @@ fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
 #[derive(Clone, Copy)]
 struct Kernel {
     read: Read,
-    row: unsafe fn(&[u8], &[Activations], usize, &mut [f32]),
+    row: Row,
     /// How it wants activations.
     order: &'static Order,
 }

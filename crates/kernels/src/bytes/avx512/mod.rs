@@ -4,10 +4,9 @@ use std::arch::x86_64::*;
 
 use imaginal_numeric::{Format, tables};
 
-use rows::Rows;
-
 use super::avx2::Avx2;
 use super::read::{self, E2M1, IQ4};
+use super::rows::{AS_THEY_ARE, Rows};
 use super::{Activations, Kernel, Lanes, Order, Weights};
 
 mod rows;
@@ -74,9 +73,10 @@ macro_rules! kernels {
         }
 
         impl Rows<$bytes> for AsRead {
-            const ORDER: Order = Order { runs: rows::AS_THEY_ARE, lanes: Lanes::Fours };
+            const ORDER: Order = Order { runs: AS_THEY_ARE, lanes: Lanes::Fours };
             type Units = ();
             type Weights = Registers;
+            type Sums = __m512;
 
             #[inline(always)]
             unsafe fn units(_: &[[u8; $bytes]]) {}
@@ -91,6 +91,18 @@ macro_rules! kernels {
             unsafe fn add(w: Registers, x: &Activations, acc: __m512) -> __m512 {
                 // SAFETY: by the caller's promise.
                 unsafe { rows::add_registers::<{ Self::ZERO }>(w, x, acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn total(acc: __m512) -> f32 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_reduce_add_ps(acc) }
             }
         }
     };

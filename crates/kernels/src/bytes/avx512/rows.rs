@@ -1,106 +1,17 @@
-//! Few tokens with AVX-512: rows are multiplied as they are read.
-//!
-//! What bounds these products, where memory does not, is the number of vector instructions for 256 weights. Hence a format
-//! chooses the order of the activations, so that weights need no moves after they are unpacked; activations share their
-//! scale by the lane that their products end in, so that sums of several products are one conversion; whole scales of weights
-//! multiply in whole numbers; and the number that stands for zero is already in what the sums begin with.
+//! Few tokens with AVX-512. What the number that stands for zero adds is already in what sums begin with.
 
 use std::arch::x86_64::*;
 
-use imaginal_numeric::tables;
-
 use super::super::read::{E2M1, IQ4};
+use super::super::rows::{self, GROUP, HALVES, PAIRS, QUARTERS, Rows};
 use super::super::{Activations, Lanes, Order};
 use super::{Registers, pair, shift};
-use crate::gemm::FEW;
-
-/// Blocks whose units are read together.
-pub(super) const GROUP: usize = 8;
-
-/// How the rows of a format are multiplied, 256 weights at a time from `BYTES` bytes. All functions want AVX-512-VNNI.
-pub(super) trait Rows<const BYTES: usize> {
-    /// The order of the activations.
-    const ORDER: Order;
-    /// What is read of [`GROUP`] blocks at once.
-    type Units;
-    /// 256 weights in registers.
-    type Weights: Copy;
-
-    /// Reads the units of up to [`GROUP`] blocks.
-    unsafe fn units(blocks: &[[u8; BYTES]]) -> Self::Units;
-
-    /// Reads a block, which is the `i`th of those that the units belong to.
-    unsafe fn weights(block: &[u8; BYTES], units: &Self::Units, i: usize) -> Self::Weights;
-
-    /// Adds the products with 256 activations to some sums.
-    unsafe fn add(w: Self::Weights, x: &Activations, acc: __m512) -> __m512;
-}
 
 /// The products of a row with each of the tokens, whose chunks are `stride` apart.
 #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn row<R: Rows<BYTES>, const BYTES: usize>(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
-    let mut done = 0;
-    while done < out.len() {
-        let (x, out) = (&x[done * stride..], &mut out[done..]);
-        done += match out.len() {
-            FEW.. => tokens::<R, BYTES, FEW>(row, x, stride, out),
-            4.. => tokens::<R, BYTES, 4>(row, x, stride, out),
-            2.. => tokens::<R, BYTES, 2>(row, x, stride, out),
-            _ => tokens::<R, BYTES, 1>(row, x, stride, out),
-        };
-    }
-}
-
-/// The products of a row with the first `M` tokens. Returns how many these are.
-#[inline]
-#[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
-    row: &[u8],
-    x: &[Activations],
-    stride: usize,
-    out: &mut [f32],
-) -> usize {
-    let mut acc = [_mm512_setzero_ps(); M];
-    let (whole, rest) = row.as_chunks::<BYTES>();
-    for (g, blocks) in whole.chunks(GROUP).enumerate() {
-        group::<R, BYTES, M>(blocks, &x[g * GROUP..], stride, &mut acc);
-    }
-    if !rest.is_empty() {
-        // Blocks of zeros are weights of zero or meet activations of zero.
-        let mut last = [0; BYTES];
-        last[..rest.len()].copy_from_slice(rest);
-        group::<R, BYTES, M>(&[last], &x[whole.len()..], stride, &mut acc);
-    }
-    for (out, acc) in out.iter_mut().zip(acc) {
-        *out = _mm512_reduce_add_ps(acc);
-    }
-    M
-}
-
-/// Adds the products of up to [`GROUP`] blocks.
-#[inline]
-#[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn group<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
-    blocks: &[[u8; BYTES]],
-    x: &[Activations],
-    stride: usize,
-    acc: &mut [__m512; M],
-) {
-    assert!(x.len() >= (M - 1) * stride + blocks.len());
-    // SAFETY: this function runs only where its features exist; there are as many activations as was just asserted.
-    unsafe {
-        let units = R::units(blocks);
-        for (i, block) in blocks.iter().enumerate() {
-            // Rows follow each other: what comes in a while is on its way when it is asked for.
-            for line in 0..BYTES.div_ceil(64).min(3) {
-                _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
-            }
-            let w = R::weights(block, &units, i);
-            for (t, acc) in acc.iter_mut().enumerate() {
-                *acc = R::add(w, x.get_unchecked(t * stride + i), *acc);
-            }
-        }
-    }
+    // SAFETY: this function runs only where its features exist.
+    unsafe { rows::row::<R, BYTES>(row, x, stride, out) }
 }
 
 /// Makes functions compiled with AVX-512-VNNI.
@@ -134,16 +45,6 @@ pub(super) struct Halves {
     /// What all scales are multiplied with.
     unit: f32,
 }
-
-/// 16 weights after 16.
-pub(super) const AS_THEY_ARE: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-/// Of each 128 weights those at 0, 16, 64 and 80 in one vector: the order of formats that keep two bits of four of them in
-/// a byte, whose scales are for 16.
-const QUARTERS: [u8; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
-/// The order of formats that keep 32 weights in the low halves of bytes and the next in the high ones.
-const PAIRS: [u8; 16] = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
-/// The order of formats that keep 16 weights in the low halves of bytes and the next in the high ones.
-const HALVES: [u8; 16] = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15];
 
 /// Where the sums of two vectors, packed in 16 bits, find their scales: four sums have one.
 const fn spread(runs: [u8; 16], vectors: usize, shift: u32) -> [i16; 32] {
@@ -295,26 +196,15 @@ vnni! {
 /// The units of blocks that have a binary16 scale at byte `at` and `AND`, perhaps, a minimum after it.
 #[inline(always)]
 unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [f32; 2 * GROUP] {
-    let mut words = [0; GROUP];
-    for (word, block) in words.iter_mut().zip(blocks) {
-        let byte = |i: usize| if i < 2 || and { block[at + i] } else { 0 };
-        *word = u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]);
-    }
     // SAFETY: only called where AVX-512 exists.
-    unsafe { widen(words) }
+    unsafe { widen(rows::words(blocks, at, and)) }
 }
 
 /// The scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
 #[inline(always)]
 unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
-    let mut bits = [[0u16; 8]; GROUP];
-    for (bits, block) in bits.iter_mut().zip(blocks) {
-        for (bits, run) in bits.iter_mut().zip(block.chunks_exact(BYTES / 8)) {
-            *bits = u16::from_le_bytes([run[0], run[1]]);
-        }
-    }
     let mut wide = [[0.0; 8]; GROUP];
-    for (wide, bits) in wide.iter_mut().zip(&bits) {
+    for (wide, bits) in wide.iter_mut().zip(&rows::eight_halves(blocks)) {
         // SAFETY: only called where AVX-512 exists; both arrays have eight numbers.
         unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
     }
@@ -355,6 +245,7 @@ macro_rules! formats {
             const ORDER: Order = $order;
             type Units = $units;
             type Weights = $weights;
+            type Sums = __m512;
 
             #[inline(always)]
             #[allow(unused_unsafe)] // some are read without instructions
@@ -373,6 +264,18 @@ macro_rules! formats {
             unsafe fn add(w: $weights, x: &Activations, acc: __m512) -> __m512 {
                 // SAFETY: by the caller's promise.
                 unsafe { $add(w, x, acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn total(acc: __m512) -> f32 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_reduce_add_ps(acc) }
             }
         }
     )*};
@@ -500,15 +403,7 @@ formats! {
 
     /// Rows of mxfp4.
     Mxfp4[136]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] {
-        let mut scales = [[0.0; 8]; GROUP];
-        for (scales, block) in scales.iter_mut().zip(blocks) {
-            for (scale, run) in scales.iter_mut().zip(block.chunks_exact(17)) {
-                *scale = tables::mxfp4_half_scale(run[0]);
-            }
-        }
-        scales
-    }
+    |blocks| -> [[f32; 8]; GROUP] { rows::mxfp4_scales(blocks) }
     |block, scales, i| {
         let [a, b] = runs(block, 1);
         let q = look_up(halves_of(a, b), &E2M1);
