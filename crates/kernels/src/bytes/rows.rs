@@ -42,8 +42,6 @@ pub(super) trait Rows<const BYTES: usize> {
     unsafe fn total(sums: Self::Sums) -> f32;
 }
 
-/// 16 weights after 16.
-pub(super) const AS_THEY_ARE: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 /// Of each 128 weights those at 0, 16, 64 and 80 in one vector: the order of formats that keep two bits of four of them in
 /// a byte, whose scales are for 16.
 pub(super) const QUARTERS: [u8; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use imaginal_numeric::{Format, tables};
 
 use super::super::read::E2M1;
-use super::super::rows::{self, AS_THEY_ARE, GROUP, HALVES, Rows};
-use super::super::{Activations, Lanes, Order};
+use super::super::rows::{self, GROUP, HALVES, Rows};
+use super::super::{Activations, Lanes, Order, PLAIN};
 use super::{Row, sum};
 
 /// What multiplies rows of a format, and the order it wants, where there is anything here.
@@ -299,7 +299,7 @@ macro_rules! formats {
     )*};
 }
 
-const WHOLE: Order = Order { runs: AS_THEY_ARE, lanes: Lanes::Fours };
+const WHOLE: Order = Order { runs: PLAIN.runs, lanes: Lanes::Fours };
 const HALVED: Order = Order { runs: HALVES, lanes: Lanes::Halves };
 
 formats! {

@@ -6,8 +6,8 @@ use imaginal_numeric::{Format, tables};
 
 use super::avx2::Avx2;
 use super::read::{self, E2M1, IQ4};
-use super::rows::{AS_THEY_ARE, Rows};
-use super::{Activations, Kernel, Lanes, Order, Weights};
+use super::rows::Rows;
+use super::{Activations, Kernel, Lanes, Order, PLAIN, Weights};
 
 mod rows;
 
@@ -73,7 +73,7 @@ macro_rules! kernels {
         }
 
         impl Rows<$bytes> for AsRead {
-            const ORDER: Order = Order { runs: AS_THEY_ARE, lanes: Lanes::Fours };
+            const ORDER: Order = Order { runs: PLAIN.runs, lanes: Lanes::Fours };
             type Units = ();
             type Weights = Registers;
             type Sums = __m512;
