@@ -2,7 +2,7 @@
 
 use imaginal_numeric::Format;
 
-use super::{Activations, CHUNK, Lanes, Order, kernel, read, round};
+use super::{Activations, CHUNK, Order, kernel, read, round};
 use crate::gemm::FEW;
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
@@ -96,12 +96,7 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
                 let mut all = 0;
                 for (i, four) in q.as_chunks::<4>().0.iter().enumerate() {
                     let sum: i32 = four.iter().map(|q| i32::from(*q)).sum();
-                    let mut lane = to / 4 + i;
-                    #[cfg(target_arch = "x86_64")]
-                    if order.lanes == Lanes::Halves {
-                        lane &= !16;
-                    }
-                    chunk.start[lane] -= i32::from(zero) * sum;
+                    chunk.start[order.lanes.start(to / 4 + i)] -= i32::from(zero) * sum;
                     all += sum;
                 }
                 chunk.sum[from / 16] += scale * all as f32;

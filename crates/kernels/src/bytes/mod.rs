@@ -111,6 +111,16 @@ impl Lanes {
             Lanes::Fours | Lanes::Halves => 4,
         }
     }
+
+    /// Where the sum begins that the `i`th four activations in order add to.
+    #[inline(always)]
+    fn start(self, i: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Halves => i & !16,
+            _ => i,
+        }
+    }
 }
 
 /// The order of kernels that want none.
