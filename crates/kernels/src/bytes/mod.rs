@@ -17,6 +17,8 @@ mod many;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod read;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 mod steps;
 mod tile;
 
@@ -48,13 +50,81 @@ impl Weights {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Activations {
-    /// Rounded, in units of the scale.
+    /// Rounded, in units of the scale, in the [`Order`] of the kernel.
     q: [i8; CHUNK],
-    /// The scale of each 16.
+    /// The scale of each 16, as the order divides them.
     scale: [f32; 16],
-    /// The sum of each 16 rounded ones, times the scale.
+    /// The sum of each 16 that follow each other before they are put in order.
     sum: [f32; 16],
+    /// The sum of each four rounded ones, times the number of the weights that stands for zero, with its sign turned.
+    start: [i32; CHUNK / 4],
 }
+
+/// How a kernel wants 256 activations.
+struct Order {
+    /// Which 16 of them come first, which second, and so on.
+    runs: [u8; 16],
+    /// Which of them share a scale.
+    lanes: Lanes,
+}
+
+/// Which 16 activations share a scale. Four vectors of 64 of them, or eight of 32, meet as many weights; what is said of
+/// lanes is said of sums of four products.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    /// Those that follow each other.
+    Runs,
+    /// Those whose sums have the same lane in all vectors.
+    #[cfg(target_arch = "x86_64")]
+    Fours,
+    /// The same, where the second vector continues the sums of the first, and the fourth those of the third.
+    #[cfg(target_arch = "x86_64")]
+    Halves,
+    /// Those whose sums come to lie in the same 32 bits, where the first vector is packed in 16 bits with the second, and
+    /// the third with the fourth.
+    #[cfg(target_arch = "x86_64")]
+    Eights,
+}
+
+impl Order {
+    /// Where the `p`th piece of those that share scale `group` lies in order, and where it comes from, if a piece are
+    /// `length` activations that follow each other.
+    #[inline(always)]
+    fn piece(&self, length: usize, group: usize, p: usize) -> (usize, usize) {
+        let to = match length {
+            4 => 64 * p + 4 * group,
+            8 => 64 * (2 * p + group % 4 / 2) + 16 * (group / 4) + 8 * (group % 2),
+            _ => 16 * group,
+        };
+        (to, 16 * usize::from(self.runs[to / 16]) + to % 16)
+    }
+}
+
+impl Lanes {
+    /// How many activations that share a scale follow each other.
+    fn piece(self) -> usize {
+        match self {
+            Lanes::Runs => 16,
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Eights => 8,
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Fours | Lanes::Halves => 4,
+        }
+    }
+
+    /// Where the sum begins that the `i`th four activations in order add to.
+    #[inline(always)]
+    fn start(self, i: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Halves => i & !16,
+            _ => i,
+        }
+    }
+}
+
+/// The order of kernels that want none.
+const PLAIN: Order = Order { runs: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], lanes: Lanes::Runs };
 
 /// Whether products with the format are computed from bytes with this instruction set.
 pub(crate) fn supported(isa: Isa, format: Format) -> bool {
@@ -103,6 +173,9 @@ pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
 /// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.
 type Read = unsafe fn(&[u8], &mut Weights);
 
+/// Multiplies a row with the activations of some tokens, which lie as many chunks apart as is said.
+type Row = unsafe fn(&[u8], &[Activations], usize, &mut [f32]);
+
 /// Calls a function with the bytes of a chunk, `len` long, of which the last are 0 where a row ends before.
 #[inline(always)]
 fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
@@ -121,7 +194,9 @@ fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
 #[derive(Clone, Copy)]
 struct Kernel {
     read: Read,
-    row: unsafe fn(&[u8], &[Activations], usize, &mut [f32]),
+    row: Row,
+    /// How it wants activations.
+    order: &'static Order,
 }
 
 /// The kernel of a format, `None` if the format has no blocks or the instruction set no products of bytes.

@@ -10,7 +10,7 @@ use imaginal_numeric::Format;
 
 use super::read::{self, block_of, with_formats};
 use super::steps::Steps;
-use super::{Activations, CHUNK, Kernel, Read, Weights, whole};
+use super::{Activations, CHUNK, Kernel, PLAIN, Read, Weights, whole};
 use crate::simd::prefetch;
 
 /// Steps of reading with NEON; the compiler finds the others.
@@ -143,7 +143,7 @@ macro_rules! kernels {
         /// What reads and multiplies a format with dot products.
         pub(super) fn with_dot_products(format: Format) -> Option<Kernel> {
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::sdot },)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::sdot, order: &PLAIN },)*
                 _ => return None,
             })
         }
@@ -151,7 +151,7 @@ macro_rules! kernels {
         /// What reads and multiplies a format without them.
         pub(super) fn without(format: Format) -> Option<Kernel> {
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::pairs },)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::pairs, order: &PLAIN },)*
                 _ => return None,
             })
         }

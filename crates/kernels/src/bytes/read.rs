@@ -66,7 +66,7 @@ pub(super) use with_formats;
 macro_rules! layouts {
     ($($format:ident $name:ident: $bytes:literal, $group:literal, $zero:expr, $largest:literal;)*) => {
         /// The layout of a format, `None` if it has no blocks.
-        pub(super) fn layout(format: Format) -> Option<Layout> {
+        pub(super) const fn layout(format: Format) -> Option<Layout> {
             Some(match format {
                 $(Format::$format => Layout { bytes: $bytes, group: $group, zero: $zero, largest: $largest },)*
                 _ => return None,

@@ -55,16 +55,33 @@ fn every_block_format_is_read() {
     }
 }
 
-/// The exact product of activations and weights, and what rounding the activations can do to it, which have a scale for
-/// each `group`.
-fn product(x: &[f32], w: &[f32], group: usize) -> (f64, f64) {
+/// Which activations of a chunk share a scale with few tokens, 16 each.
+fn groups(order: &Order) -> [usize; CHUNK] {
+    let mut groups = [usize::MAX; CHUNK];
+    let (length, mut places) = (order.lanes.piece(), [0; CHUNK]);
+    for (group, p) in (0..16).flat_map(|group| (0..16 / length).map(move |p| (group, p))) {
+        let (to, from) = order.piece(length, group, p);
+        groups[from..from + length].fill(group);
+        places[to..to + length].iter_mut().for_each(|place| *place += 1);
+    }
+    assert_eq!(places, [1; CHUNK], "every place is taken once");
+    assert!((0..16).all(|group| groups.iter().filter(|g| **g == group).count() == 16));
+    groups
+}
+
+/// The exact product of activations and weights, and what rounding the activations can do to it, some of each chunk of which
+/// share a scale.
+fn product(x: &[f32], w: &[f32], groups: &[usize; CHUNK]) -> (f64, f64) {
     let (mut exact, mut bound) = (0.0, 0.0);
-    for (x, w) in x.chunks(group).zip(w.chunks(group)) {
-        let scale = f64::from(x.iter().fold(0.0f32, |a, x| a.max(x.abs()))) / 127.0;
-        for (x, w) in x.iter().zip(w) {
+    for (x, w) in x.chunks(CHUNK).zip(w.chunks(CHUNK)) {
+        let mut scales = [0.0f64; 16];
+        for (x, group) in x.iter().zip(groups) {
+            scales[*group] = scales[*group].max(f64::from(x.abs()) / 127.0);
+        }
+        for ((x, w), group) in x.iter().zip(w).zip(groups) {
             let (x, w) = (f64::from(*x), f64::from(*w));
             exact += w * x;
-            bound += w.abs() * scale * 0.5001 + 1e-5 * (w * x).abs();
+            bound += w.abs() * scales[*group] * 0.5001 + 1e-5 * (w * x).abs();
         }
     }
     (exact, bound)
@@ -81,11 +98,16 @@ fn against_the_decoded_matrix_in_f64() {
             let mut decoded = vec![0.0; n * k];
             format.decode(&w, &mut decoded).unwrap();
             let x = numbers(40 * k, 2);
-            for (group, tokens) in [(16, &[1, 2, 3, 5, 8][..]), (32, &[9, 10, 11, 12, 13, 40])] {
+            for (few, tokens) in [(true, &[1, 2, 3, 5, 8][..]), (false, &[9, 10, 11, 12, 13, 40])] {
                 let most = tokens[tokens.len() - 1];
-                let expected: Vec<(f64, f64)> =
-                    (0..most * n).map(|i| product(&x[i / n * k..][..k], &decoded[i % n * k..][..k], group)).collect();
                 for isa in sets() {
+                    let groups = match few {
+                        true => groups(kernel(isa, format).unwrap().order),
+                        false => std::array::from_fn(|i| i / 32),
+                    };
+                    let expected: Vec<(f64, f64)> = (0..most * n)
+                        .map(|i| product(&x[i / n * k..][..k], &decoded[i % n * k..][..k], &groups))
+                        .collect();
                     let mut first: Option<Vec<f32>> = None;
                     for &m in tokens {
                         let mut out = vec![f32::NAN; m * n];

@@ -6,7 +6,9 @@ use imaginal_numeric::Format;
 
 use super::read::{self, block_of, with_formats};
 use super::steps::Steps;
-use super::{Activations, CHUNK, Kernel, Read, Weights, whole};
+use super::{Activations, CHUNK, Kernel, PLAIN, Read, Row, Weights, whole};
+
+mod rows;
 
 /// Makes a kernel of each format from what reads it.
 macro_rules! kernels {
@@ -38,7 +40,10 @@ macro_rules! kernels {
                 }
             })*
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::multiply },)*
+                $(Format::$format => match rows::kernel(format) {
+                    Some((row, order)) => Kernel { read: $name::read, row, order },
+                    None => Kernel { read: $name::read, row: $name::multiply, order: &PLAIN },
+                },)*
                 _ => return None,
             })
         }

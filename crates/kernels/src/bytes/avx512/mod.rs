@@ -1,4 +1,4 @@
-//! Reading 256 weights of each block format with AVX-512, and multiplying them with activations rounded to bytes.
+//! Reading 256 weights of each block format with AVX-512.
 
 use std::arch::x86_64::*;
 
@@ -6,8 +6,10 @@ use imaginal_numeric::{Format, tables};
 
 use super::avx2::Avx2;
 use super::read::{self, E2M1, IQ4};
-use super::{Activations, Kernel, Weights};
-use crate::gemm::FEW;
+use super::rows::Rows;
+use super::{Activations, Kernel, Lanes, Order, PLAIN, Weights};
+
+mod rows;
 
 /// 256 weights in registers.
 #[derive(Clone, Copy)]
@@ -27,13 +29,16 @@ macro_rules! vnni {
     )*};
 }
 
-/// Defines the kernel of each format from what reads 256 of its weights, `$bytes` long.
+/// Defines the kernel of each format from what reads 256 of its weights, `$bytes` long, and what multiplies rows.
 macro_rules! kernels {
-    ($(fn $name:ident / $format:ident($block:ident: [$bytes:literal]) $body:block)*) => {
+    ($(fn $name:ident / $format:ident($block:ident: [$bytes:literal]) $(by $rows:ident)? $body:block)*) => {
         /// The kernel of a format.
         pub(super) fn kernel(format: Format) -> Option<Kernel> {
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::row },)*
+                $(Format::$format => {
+                    kernels!(@use $name $($rows)?);
+                    Kernel { read: $name::read, row: rows::row::<Of, $bytes>, order: &<Of as Rows<$bytes>>::ORDER }
+                })*
                 _ => return None,
             })
         }
@@ -49,55 +54,57 @@ macro_rules! kernels {
                 store(registers(read::block_of(block)), w);
             }
 
-            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            pub(super) fn row(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
-                #[inline]
-                #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-                fn tokens<const M: usize>(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
-                    let mut acc = [_mm512_setzero_ps(); M];
-                    let (whole, rest) = row.as_chunks::<$bytes>();
-                    for (i, block) in whole.iter().enumerate() {
-                        // Rows follow each other: what comes in a while is on its way when it is asked for.
-                        for line in 0..($bytes as usize).div_ceil(64).min(3) {
-                            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
-                        }
-                        add(registers(block), x, i, stride, &mut acc);
-                    }
-                    if !rest.is_empty() {
-                        // Blocks of zeros are weights of zero or meet activations of zero.
-                        let mut last = [0; $bytes];
-                        last[..rest.len()].copy_from_slice(rest);
-                        add(registers(&last), x, whole.len(), stride, &mut acc);
-                    }
-                    for (out, acc) in out.iter_mut().zip(acc) {
-                        *out = _mm512_reduce_add_ps(acc);
-                    }
-                }
-
-                let mut done = 0;
-                while done < out.len() {
-                    let (x, out) = (&x[done * stride..], &mut out[done..]);
-                    done += match out.len() {
-                        FEW.. => {
-                            tokens::<FEW>(row, x, stride, out);
-                            FEW
-                        }
-                        4.. => {
-                            tokens::<4>(row, x, stride, out);
-                            4
-                        }
-                        2.. => {
-                            tokens::<2>(row, x, stride, out);
-                            2
-                        }
-                        _ => {
-                            tokens::<1>(row, x, stride, out);
-                            1
-                        }
-                    };
-                }
-            }
+            kernels!(@rows $format [$bytes] $($rows)?);
         })*
+    };
+    (@use $name:ident $rows:ident) => { use rows::$rows as Of; };
+    (@use $name:ident) => { use $name::AsRead as Of; };
+    (@rows $format:ident [$bytes:literal] $rows:ident) => {};
+    (@rows $format:ident [$bytes:literal]) => {
+        /// Rows of weights as they are read for panels.
+        pub(super) struct AsRead;
+
+        impl AsRead {
+            /// Whether a number stands for zero.
+            const ZERO: bool = match read::layout(Format::$format) {
+                Some(layout) => layout.zero.is_some(),
+                None => false,
+            };
+        }
+
+        impl Rows<$bytes> for AsRead {
+            const ORDER: Order = Order { runs: PLAIN.runs, lanes: Lanes::Fours };
+            type Units = ();
+            type Weights = Registers;
+            type Sums = __m512;
+
+            #[inline(always)]
+            unsafe fn units(_: &[[u8; $bytes]]) {}
+
+            #[inline(always)]
+            unsafe fn weights(block: &[u8; $bytes], _: &(), _: usize) -> Registers {
+                // SAFETY: by the caller's promise.
+                unsafe { registers(block) }
+            }
+
+            #[inline(always)]
+            unsafe fn add(w: Registers, x: &Activations, acc: __m512) -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { rows::add_registers::<{ Self::ZERO }>(w, x, acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn total(acc: __m512) -> f32 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_reduce_add_ps(acc) }
+            }
+        }
     };
 }
 
@@ -242,33 +249,8 @@ fn portable(read: impl FnOnce(Avx2, &mut Weights)) -> Registers {
     }
 }
 
-/// Adds the products of 256 weights with those of each token, `stride` chunks apart.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn add<const M: usize>(w: Registers, x: &[Activations], at: usize, stride: usize, acc: &mut [__m512; M]) {
-    let spread = [
-        _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-        _mm512_setr_epi32(4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7),
-        _mm512_setr_epi32(8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 11),
-        _mm512_setr_epi32(12, 12, 12, 12, 13, 13, 13, 13, 14, 14, 14, 14, 15, 15, 15, 15),
-    ];
-    for (t, acc) in acc.iter_mut().enumerate() {
-        let x = &x[t * stride + at];
-        // SAFETY: the loads lie in the chunk, which is aligned to 64 bytes.
-        unsafe {
-            let scale = _mm512_mul_ps(w.scale, _mm512_load_ps(x.scale.as_ptr()));
-            *acc = _mm512_fmadd_ps(w.min, _mm512_load_ps(x.sum.as_ptr()), *acc);
-            for (i, (q, spread)) in w.q.into_iter().zip(spread).enumerate() {
-                let x = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
-                let dots = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q, x));
-                *acc = _mm512_fmadd_ps(dots, _mm512_permutexvar_ps(spread, scale), *acc);
-            }
-        }
-    }
-}
-
 kernels! {
-    fn q4_0 / Q4_0(blocks: [144]) {
+    fn q4_0 / Q4_0(blocks: [144]) by Q4_0 {
         shifted(nibbles_of_eight(blocks, 18, 2), halves(blocks, 18, 0), -8.0)
     }
 
@@ -297,7 +279,7 @@ kernels! {
         shifted(q, halves(blocks, 34, 0), -128.0)
     }
 
-    fn q2_k / Q2_K(block: [84]) {
+    fn q2_k / Q2_K(block: [84]) by Q2K {
         // SAFETY: 16 bytes of the block.
         let both = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(block.as_ptr().cast()) });
         let low = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
@@ -316,7 +298,7 @@ kernels! {
         }
     }
 
-    fn q3_k / Q3_K(block: [110]) {
+    fn q3_k / Q3_K(block: [110]) by Q3K {
         let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         let (a, b, c) = (word(96), word(100), word(104));
         // Sixteen scales of six bits: four in the bytes of each word.
@@ -344,13 +326,13 @@ kernels! {
         shifted(q, scale, -4.0)
     }
 
-    fn q4_k / Q4_K(block: [144]) {
+    fn q4_k / Q4_K(block: [144]) by Q4K {
         let (scale, min) = scales_k4(block);
         let q = |g: usize| _mm512_and_si512(shift(pair(block, 16 + 32 * g), 0, 4), _mm512_set1_epi8(15));
         Registers { q: [q(0), q(1), q(2), q(3)], scale, min }
     }
 
-    fn q5_k / Q5_K(block: [176]) {
+    fn q5_k / Q5_K(block: [176]) by Q5K {
         let (scale, min) = scales_k4(block);
         let high = pair(block, 16);
         let q = |g: usize, bits: __m512i| {
@@ -361,7 +343,7 @@ kernels! {
         Registers { q, scale, min }
     }
 
-    fn q6_k / Q6_K(block: [210]) {
+    fn q6_k / Q6_K(block: [210]) by Q6K {
         // SAFETY: 16 bytes of the block.
         let scales = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) });
         let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(half(block, 208)));
@@ -381,11 +363,11 @@ kernels! {
         shifted(q, scale, -32.0)
     }
 
-    fn iq4_nl / IQ4_NL(blocks: [144]) {
+    fn iq4_nl / IQ4_NL(blocks: [144]) by Iq4Nl {
         shifted(look_up(nibbles_of_eight(blocks, 18, 2), &IQ4), halves(blocks, 18, 0), -128.0)
     }
 
-    fn iq4_xs / IQ4_XS(block: [136]) {
+    fn iq4_xs / IQ4_XS(block: [136]) by Iq4Xs {
         let high = u16::from_le_bytes([block[2], block[3]]);
         let low = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
         // Eight scales: four bits of `low`, two of `high`.
@@ -398,7 +380,7 @@ kernels! {
         shifted(look_up(nibbles_of_eight(block, 16, 8), &IQ4), twice(scale), -128.0)
     }
 
-    fn mxfp4 / MXFP4(blocks: [136]) {
+    fn mxfp4 / MXFP4(blocks: [136]) by Mxfp4 {
         let scale = |i: usize| tables::mxfp4_half_scale(blocks[17 * i]);
         let scales = _mm256_setr_ps(scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7));
         shifted(look_up(nibbles_of_eight(blocks, 17, 1), &E2M1), twice(scales), -12.0)

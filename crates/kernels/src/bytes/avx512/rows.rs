@@ -1,0 +1,427 @@
+//! Few tokens with AVX-512. What the number that stands for zero adds is already in what sums begin with.
+
+use std::arch::x86_64::*;
+
+use super::super::read::{E2M1, IQ4};
+use super::super::rows::{self, GROUP, HALVES, PAIRS, QUARTERS, Rows};
+use super::super::{Activations, Lanes, Order};
+use super::{Registers, pair, shift};
+
+/// The products of a row with each of the tokens, whose chunks are `stride` apart.
+#[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn row<R: Rows<BYTES>, const BYTES: usize>(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
+    // SAFETY: this function runs only where its features exist.
+    unsafe { rows::row::<R, BYTES>(row, x, stride, out) }
+}
+
+/// Makes functions compiled with AVX-512-VNNI.
+macro_rules! vnni {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        $vis fn $name $(<const $c: $of>)? ($($arg: $ty),*) -> $ret $body
+    )*};
+}
+
+/// 256 weights whose scales are whole numbers in units of `unit`.
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    q: [__m512i; 4],
+    /// What the sums of the first two vectors, packed in 16 bits, are multiplied with, and those of the last two.
+    scale: [__m512i; 2],
+    unit: f32,
+    /// What each 16 weights have subtracted, in units of `min_unit`.
+    min: __m512,
+    min_unit: f32,
+}
+
+/// 256 weights, 32 of which share a scale and lie in 128 bits each of two vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Halves {
+    q: [__m512i; 4],
+    /// The scales of the first two vectors, and of the last two.
+    scale: [__m512; 2],
+    /// What all scales are multiplied with.
+    unit: f32,
+}
+
+/// Where the sums of two vectors, packed in 16 bits, find their scales: four sums have one.
+const fn spread(runs: [u8; 16], vectors: usize, shift: u32) -> [i16; 32] {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        let (quarter, second) = (i / 8, i / 4 % 2);
+        index[i] = (runs[4 * (vectors + second) + quarter] >> shift) as i16;
+        i += 1;
+    }
+    index
+}
+
+vnni! {
+    /// The products of four vectors of weights with activations. `ZERO`: sums begin with what the number for zero adds.
+    fn dots<const ZERO: bool>(q: [__m512i; 4], x: &Activations) -> [__m512i; 4] {
+        let mut dots = [_mm512_setzero_si512(); 4];
+        for (i, (dots, q)) in dots.iter_mut().zip(q).enumerate() {
+            // SAFETY: the loads lie in the chunk, which is aligned to 64 bytes.
+            unsafe {
+                if ZERO {
+                    *dots = _mm512_load_si512(x.start.as_ptr().add(16 * i).cast());
+                }
+                *dots = _mm512_dpbusd_epi32(*dots, q, _mm512_load_si512(x.q.as_ptr().add(64 * i).cast()));
+            }
+        }
+        dots
+    }
+
+    /// Adds the products of weights with whole scales. `ZERO`: a number stands for zero; else there are minima.
+    fn add_whole<const ZERO: bool>(w: Whole, x: &Activations, acc: __m512) -> __m512 {
+        let [a, b, c, d] = dots::<ZERO>(w.q, x);
+        let sums = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_packs_epi32(a, b), w.scale[0]);
+        let sums = _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(sums, _mm512_packs_epi32(c, d), w.scale[1]));
+        // SAFETY: 16 floats, aligned.
+        let (scale, sum) = unsafe { (_mm512_load_ps(x.scale.as_ptr()), _mm512_load_ps(x.sum.as_ptr())) };
+        let acc = _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), _mm512_set1_ps(w.unit), acc);
+        if ZERO { acc } else { _mm512_fnmadd_ps(_mm512_mul_ps(w.min, sum), _mm512_set1_ps(w.min_unit), acc) }
+    }
+
+    /// Adds the products of weights in halves. `UNIT`: scales are in units of `unit`.
+    fn add_halves<const UNIT: bool>(w: Halves, x: &Activations, acc: __m512) -> __m512 {
+        // SAFETY: the loads lie in the chunk, which is aligned to 64 bytes.
+        let dots = |i: usize| unsafe {
+            let part = |v: usize| _mm512_load_si512(x.q.as_ptr().add(64 * v).cast());
+            let dots = _mm512_load_si512(x.start.as_ptr().add(32 * i).cast());
+            let dots = _mm512_dpbusd_epi32(dots, w.q[2 * i], part(2 * i));
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(dots, w.q[2 * i + 1], part(2 * i + 1)))
+        };
+        let sums = _mm512_fmadd_ps(dots(1), w.scale[1], _mm512_mul_ps(dots(0), w.scale[0]));
+        // SAFETY: as above.
+        let scale = unsafe { _mm512_load_ps(x.scale.as_ptr()) };
+        if UNIT {
+            _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), _mm512_set1_ps(w.unit), acc)
+        } else {
+            _mm512_fmadd_ps(sums, scale, acc)
+        }
+    }
+
+    /// Adds the products of weights as they are read for panels.
+    pub(super) fn add_registers<const ZERO: bool>(w: Registers, x: &Activations, acc: __m512) -> __m512 {
+        let each = |i: i32| {
+            let quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), w.scale)
+        };
+        let [a, b, c, d] = dots::<ZERO>(w.q, x).map(|dots| _mm512_cvtepi32_ps(dots));
+        let first = _mm512_fmadd_ps(b, each(1), _mm512_mul_ps(a, each(0)));
+        let second = _mm512_fmadd_ps(d, each(3), _mm512_mul_ps(c, each(2)));
+        // SAFETY: 16 floats, aligned.
+        let (scale, sum) = unsafe { (_mm512_load_ps(x.scale.as_ptr()), _mm512_load_ps(x.sum.as_ptr())) };
+        let acc = _mm512_fmadd_ps(_mm512_add_ps(first, second), scale, acc);
+        if ZERO { acc } else { _mm512_fmadd_ps(w.min, sum, acc) }
+    }
+
+    /// Widens pairs of binary16 numbers, the first of which are the low halves of words.
+    fn widen(words: [u32; GROUP]) -> [f32; 2 * GROUP] {
+        let mut wide = [0.0; 2 * GROUP];
+        // SAFETY: both arrays have 16 numbers.
+        unsafe { _mm512_storeu_ps(wide.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(words.as_ptr().cast()))) };
+        wide
+    }
+
+    /// 64 bytes.
+    fn load(block: &[u8], at: usize) -> __m512i {
+        let bytes = &block[at..at + 64];
+        // SAFETY: as many were just taken.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    /// 16 bytes.
+    fn sixteen(block: &[u8], at: usize) -> __m128i {
+        let bytes = &block[at..at + 16];
+        // SAFETY: as many were just taken.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    /// The low and high halves of two vectors of bytes.
+    fn halves_of(a: __m512i, b: __m512i) -> [__m512i; 4] {
+        let four = |x: __m512i| _mm512_and_si512(x, _mm512_set1_epi8(15));
+        [four(a), four(_mm512_srli_epi16::<4>(a)), four(b), four(_mm512_srli_epi16::<4>(b))]
+    }
+
+    /// 16 scales of 16 bits as two vectors of sums want them.
+    fn spread_scales(scales: __m256i, index: &[[i16; 32]; 2]) -> [__m512i; 2] {
+        // SAFETY: 32 numbers each.
+        let index = |i: usize| unsafe { _mm512_loadu_si512(index[i].as_ptr().cast()) };
+        let scales = _mm512_castsi256_si512(scales);
+        [_mm512_permutexvar_epi16(index(0), scales), _mm512_permutexvar_epi16(index(1), scales)]
+    }
+
+    /// Eight scales, each in four lanes of two vectors.
+    fn spread_floats(scales: __m256) -> [__m512; 2] {
+        let scales = _mm512_castps256_ps512(scales);
+        let low = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        let high = _mm512_setr_epi32(4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+        [_mm512_permutexvar_ps(low, scales), _mm512_permutexvar_ps(high, scales)]
+    }
+
+    /// `a`, and where a bit of the mask is set, `b` too.
+    fn or_masked(a: __m512i, b: __m512i, mask: i8) -> __m512i {
+        _mm512_ternarylogic_epi32::<0xf8>(a, b, _mm512_set1_epi8(mask))
+    }
+
+    /// The eight scales of a q4_k or q5_k block and its eight minima, in bytes.
+    fn scales_k4(block: &[u8]) -> __m128i {
+        let words = sixteen(block, 0);
+        // The first four scales lie in six bits of a word, the others in four of the third word and two that are left.
+        let low = _mm_srlv_epi32(_mm_shuffle_epi32::<0b11_10_11_01>(words), _mm_setr_epi32(0, 0, 0, 4));
+        let low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
+        let high = _mm_srli_epi32::<2>(_mm_shuffle_epi32::<0b10_10_01_01>(words));
+        _mm_ternarylogic_epi32::<0xf8>(low, high, _mm_setr_epi32(0, 0x3030_3030, 0, 0x3030_3030))
+    }
+
+    /// The block of a q4_k or q5_k, given its numbers.
+    fn whole_k4(block: &[u8], q: [__m512i; 4], units: &[f32; 16], i: usize) -> Whole {
+        const INDEX: [[i16; 32]; 2] = [spread(PAIRS, 0, 1), spread(PAIRS, 2, 1)];
+        let scales = scales_k4(block);
+        let minima = _mm_shuffle_epi8(scales, _mm_setr_epi8(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15));
+        Whole {
+            q,
+            scale: spread_scales(_mm256_cvtepu8_epi16(scales), &INDEX),
+            unit: units[2 * i],
+            min: _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(minima)),
+            min_unit: units[2 * i + 1],
+        }
+    }
+}
+
+/// The units of blocks that have a binary16 scale at byte `at` and `AND`, perhaps, a minimum after it.
+#[inline(always)]
+unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [f32; 2 * GROUP] {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe { widen(rows::words(blocks, at, and)) }
+}
+
+/// The scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
+#[inline(always)]
+unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
+    let mut wide = [[0.0; 8]; GROUP];
+    for (wide, bits) in wide.iter_mut().zip(&rows::eight_halves(blocks)) {
+        // SAFETY: only called where AVX-512 exists; both arrays have eight numbers.
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
+    }
+    wide
+}
+
+/// 16 bytes at `at` of each of eight runs as two vectors.
+#[inline(always)]
+unsafe fn runs<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> [__m512i; 2] {
+    // SAFETY: only called where AVX-512 exists.
+    let four = |first: usize| unsafe {
+        let run = |i: usize| sixteen(block, (first + i) * (BYTES / 8) + at);
+        let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(run(0)), run(1));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, run(2)), run(3))
+    };
+    [four(0), four(4)]
+}
+
+/// Looks numbers of four bits up.
+#[inline(always)]
+unsafe fn look_up(q: [__m512i; 4], table: &[u8; 16]) -> [__m512i; 4] {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe {
+        let table = _mm512_broadcast_i32x4(sixteen(table, 0));
+        q.map(|q| _mm512_shuffle_epi8(table, q))
+    }
+}
+
+/// Makes [`Rows`] of formats.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident[$bytes:literal]: $order:expr, $weights:ty, $add:expr;
+        |$blocks:ident| -> $units:ty $read:block
+        |$block:ident, $of:ident, $i:ident| $body:block)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Rows<$bytes> for $name {
+            const ORDER: Order = $order;
+            type Units = $units;
+            type Weights = $weights;
+            type Sums = __m512;
+
+            #[inline(always)]
+            #[allow(unused_unsafe)] // some are read without instructions
+            unsafe fn units($blocks: &[[u8; $bytes]]) -> $units {
+                // SAFETY: by the caller's promise.
+                unsafe { $read }
+            }
+
+            #[inline(always)]
+            unsafe fn weights($block: &[u8; $bytes], $of: &$units, $i: usize) -> $weights {
+                // SAFETY: by the caller's promise.
+                unsafe { $body }
+            }
+
+            #[inline(always)]
+            unsafe fn add(w: $weights, x: &Activations, acc: __m512) -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { $add(w, x, acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn total(acc: __m512) -> f32 {
+                // SAFETY: by the caller's promise.
+                unsafe { _mm512_reduce_add_ps(acc) }
+            }
+        }
+    )*};
+}
+
+const fn whole(runs: [u8; 16]) -> Order {
+    Order { runs, lanes: Lanes::Eights }
+}
+
+const HALVED: Order = Order { runs: HALVES, lanes: Lanes::Halves };
+
+const QUARTER_SCALES: [[i16; 32]; 2] = [spread(QUARTERS, 0, 0), spread(QUARTERS, 2, 0)];
+
+formats! {
+    /// Rows of q2_k.
+    Q2K[84]: whole(QUARTERS), Whole, add_whole::<false>;
+    |blocks| -> [f32; 16] { units(blocks, 80, true) }
+    |block, units, i| {
+        let (q, both, three) = (load(block, 16), sixteen(block, 0), _mm512_set1_epi8(3));
+        let scales = _mm256_and_si256(_mm256_cvtepu8_epi16(both), _mm256_set1_epi16(15));
+        Whole {
+            q: [
+                _mm512_and_si512(q, three),
+                _mm512_and_si512(_mm512_srli_epi16::<2>(q), three),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(q), three),
+                _mm512_and_si512(_mm512_srli_epi16::<6>(q), three),
+            ],
+            scale: spread_scales(scales, &QUARTER_SCALES),
+            unit: units[2 * i],
+            min: _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(both))),
+            min_unit: units[2 * i + 1],
+        }
+    }
+
+    /// Rows of q3_k.
+    Q3K[110]: whole(QUARTERS), Whole, add_whole::<true>;
+    |blocks| -> [f32; 16] { units(blocks, 108, false) }
+    |block, units, i| {
+        let (q, three) = (load(block, 32), _mm512_set1_epi8(3));
+        // The third bits of the first 128 weights, and of the others, as the highest of their numbers.
+        let high = shift(pair(block, 0), 0, 4);
+        let word = |at: usize| i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        // Scales of six bits: four in the bytes of two words, two in a third word.
+        let (a, b) = (word(96), word(100));
+        let low = _mm_srlv_epi32(_mm_set1_epi64x(i64::from(a as u32) | i64::from(b) << 32), _mm_setr_epi32(0, 0, 4, 4));
+        let two = _mm_rorv_epi32(_mm_set1_epi32(word(104)), _mm_setr_epi32(28, 30, 0, 2));
+        let two = _mm_and_si128(two, _mm_set1_epi8(0x30));
+        let scales = _mm_ternarylogic_epi32::<0xf8>(two, low, _mm_set1_epi8(15));
+        let scales = _mm256_cvtepi8_epi16(_mm_sub_epi8(scales, _mm_set1_epi8(32)));
+        Whole {
+            q: [
+                or_masked(_mm512_and_si512(q, three), _mm512_slli_epi16::<2>(high), 4),
+                or_masked(_mm512_and_si512(_mm512_srli_epi16::<2>(q), three), _mm512_slli_epi16::<1>(high), 4),
+                or_masked(_mm512_and_si512(_mm512_srli_epi16::<4>(q), three), high, 4),
+                or_masked(_mm512_and_si512(_mm512_srli_epi16::<6>(q), three), _mm512_srli_epi16::<1>(high), 4),
+            ],
+            scale: spread_scales(scales, &QUARTER_SCALES),
+            unit: units[2 * i],
+            min: _mm512_setzero_ps(),
+            min_unit: 0.0,
+        }
+    }
+
+    /// Rows of q4_k.
+    Q4K[144]: whole(PAIRS), Whole, add_whole::<false>;
+    |blocks| -> [f32; 16] { units(blocks, 0, true) }
+    |block, units, i| { whole_k4(block, halves_of(load(block, 16), load(block, 80)), units, i) }
+
+    /// Rows of q5_k.
+    Q5K[176]: whole(PAIRS), Whole, add_whole::<false>;
+    |blocks| -> [f32; 16] { units(blocks, 0, true) }
+    |block, units, i| {
+        let [a, b, c, d] = halves_of(load(block, 48), load(block, 112));
+        // The fifth bits of the first two runs of 32 weights in each half; those of the next runs follow.
+        let high = shift(pair(block, 16), 0, 2);
+        let q = [
+            or_masked(a, _mm512_slli_epi16::<4>(high), 16),
+            or_masked(b, _mm512_slli_epi16::<3>(high), 16),
+            or_masked(c, high, 16),
+            or_masked(d, _mm512_srli_epi16::<1>(high), 16),
+        ];
+        whole_k4(block, q, units, i)
+    }
+
+    /// Rows of q6_k.
+    Q6K[210]: whole(QUARTERS), Whole, add_whole::<true>;
+    |blocks| -> [f32; 16] { units(blocks, 208, false) }
+    |block, units, i| {
+        let both = |at: usize| {
+            let (low, high) = (&block[at..at + 32], &block[at + 64..at + 96]);
+            let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.as_ptr().cast()));
+            _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.as_ptr().cast()))
+        };
+        let ([a, c, b, d], high) = (halves_of(both(0), both(32)), load(block, 128));
+        Whole {
+            q: [
+                or_masked(a, _mm512_slli_epi16::<4>(high), 0x30),
+                or_masked(b, _mm512_slli_epi16::<2>(high), 0x30),
+                or_masked(c, high, 0x30),
+                or_masked(d, _mm512_srli_epi16::<2>(high), 0x30),
+            ],
+            scale: spread_scales(_mm256_cvtepi8_epi16(sixteen(block, 192)), &QUARTER_SCALES),
+            unit: units[2 * i],
+            min: _mm512_setzero_ps(),
+            min_unit: 0.0,
+        }
+    }
+
+    /// Rows of q4_0.
+    Q4_0[144]: HALVED, Halves, add_halves::<false>;
+    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
+    |block, scales, i| {
+        let [a, b] = runs(block, 2);
+        Halves { q: halves_of(a, b), scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+    }
+
+    /// Rows of iq4_nl.
+    Iq4Nl[144]: HALVED, Halves, add_halves::<false>;
+    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
+    |block, scales, i| {
+        let [a, b] = runs(block, 2);
+        let q = look_up(halves_of(a, b), &IQ4);
+        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+    }
+
+    /// Rows of mxfp4.
+    Mxfp4[136]: HALVED, Halves, add_halves::<false>;
+    |blocks| -> [[f32; 8]; GROUP] { rows::mxfp4_scales(blocks) }
+    |block, scales, i| {
+        let [a, b] = runs(block, 1);
+        let q = look_up(halves_of(a, b), &E2M1);
+        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+    }
+
+    /// Rows of iq4_xs.
+    Iq4Xs[136]: HALVED, Halves, add_halves::<true>;
+    |blocks| -> [f32; 16] { units(blocks, 0, false) }
+    |block, units, i| {
+        let word = |at: usize| i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        // Eight scales: four bits of the second word, two of the upper half of the first.
+        let low = _mm256_srlv_epi32(_mm256_set1_epi32(word(4)), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+        let high = _mm256_rorv_epi32(_mm256_set1_epi32(word(0)), _mm256_setr_epi32(12, 14, 16, 18, 20, 22, 24, 26));
+        let high = _mm256_and_si256(high, _mm256_set1_epi32(0x30));
+        let scales = _mm256_ternarylogic_epi32::<0xf8>(high, low, _mm256_set1_epi32(15));
+        let scales = _mm256_cvtepi32_ps(_mm256_sub_epi32(scales, _mm256_set1_epi32(32)));
+        let q = look_up(halves_of(load(block, 8), load(block, 72)), &IQ4);
+        Halves { q, scale: spread_floats(scales), unit: units[2 * i] }
+    }
+}

@@ -1,0 +1,154 @@
+//! Few tokens: rows are multiplied as they are read, 256 weights at a time, by what each instruction set makes of them.
+//!
+//! What bounds these products, where memory does not, is the number of vector instructions for 256 weights. Hence a format
+//! chooses the order of the activations, so that weights need no moves after they are unpacked; activations share their
+//! scale by the lane that their products end in, so that sums of several products are one conversion; and whole scales of
+//! weights multiply in whole numbers.
+
+use imaginal_numeric::tables;
+
+use super::{Activations, Order};
+use crate::gemm::FEW;
+use crate::simd::prefetch;
+
+/// Blocks whose units are read together.
+pub(super) const GROUP: usize = 8;
+
+/// How the rows of a format are multiplied, 256 weights at a time from `BYTES` bytes. Unsafe functions want the instruction
+/// set that they are made for.
+pub(super) trait Rows<const BYTES: usize> {
+    /// The order of the activations.
+    const ORDER: Order;
+    /// What is read of [`GROUP`] blocks at once.
+    type Units;
+    /// 256 weights in registers.
+    type Weights: Copy;
+    /// Sums of products in registers.
+    type Sums: Copy;
+
+    /// Reads the units of up to [`GROUP`] blocks.
+    unsafe fn units(blocks: &[[u8; BYTES]]) -> Self::Units;
+
+    /// Reads a block, which is the `i`th of those that the units belong to.
+    unsafe fn weights(block: &[u8; BYTES], units: &Self::Units, i: usize) -> Self::Weights;
+
+    /// No products.
+    unsafe fn zero() -> Self::Sums;
+
+    /// Adds the products with 256 activations to some sums.
+    unsafe fn add(w: Self::Weights, x: &Activations, sums: Self::Sums) -> Self::Sums;
+
+    /// The sum of all.
+    unsafe fn total(sums: Self::Sums) -> f32;
+}
+
+/// Of each 128 weights those at 0, 16, 64 and 80 in one vector: the order of formats that keep two bits of four of them in
+/// a byte, whose scales are for 16.
+pub(super) const QUARTERS: [u8; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
+/// The order of formats that keep 32 weights in the low halves of bytes and the next in the high ones.
+pub(super) const PAIRS: [u8; 16] = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
+/// The order of formats that keep 16 weights in the low halves of bytes and the next in the high ones.
+pub(super) const HALVES: [u8; 16] = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15];
+
+/// What blocks have of a binary16 scale at byte `at` and, perhaps, `and` a minimum after it: the low and high halves of words.
+///
+/// These are read for some blocks at once because their loop goes through memory, where one instruction widens all.
+#[inline(always)]
+pub(super) fn words<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [u32; GROUP] {
+    let mut words = [0; GROUP];
+    for (word, block) in words.iter_mut().zip(blocks) {
+        *word = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
+        if and {
+            *word |= u32::from(u16::from_le_bytes([block[at + 2], block[at + 3]])) << 16;
+        }
+    }
+    words
+}
+
+/// The bits of the scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
+#[inline(always)]
+pub(super) fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[u16; 8]; GROUP] {
+    let mut bits = [[0; 8]; GROUP];
+    for (bits, block) in bits.iter_mut().zip(blocks) {
+        for (bits, run) in bits.iter_mut().zip(block.chunks_exact(BYTES / 8)) {
+            *bits = u16::from_le_bytes([run[0], run[1]]);
+        }
+    }
+    bits
+}
+
+/// The scales of mxfp4.
+#[inline(always)]
+pub(super) fn mxfp4_scales(blocks: &[[u8; 136]]) -> [[f32; 8]; GROUP] {
+    let mut scales = [[0.0; 8]; GROUP];
+    for (scales, block) in scales.iter_mut().zip(blocks) {
+        for (scale, run) in scales.iter_mut().zip(block.chunks_exact(17)) {
+            *scale = tables::mxfp4_half_scale(run[0]);
+        }
+    }
+    scales
+}
+
+/// The products of a row with each of the tokens, whose chunks are `stride` apart.
+///
+/// # Safety
+/// The CPU must have the instruction set.
+#[inline(always)]
+pub(super) unsafe fn row<R: Rows<BYTES>, const BYTES: usize>(
+    row: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let mut done = 0;
+    while done < out.len() {
+        let (x, out) = (&x[done * stride..], &mut out[done..]);
+        // SAFETY: by the caller's promise.
+        done += unsafe {
+            match out.len() {
+                FEW.. => tokens::<R, BYTES, FEW>(row, x, stride, out),
+                4.. => tokens::<R, BYTES, 4>(row, x, stride, out),
+                2.. => tokens::<R, BYTES, 2>(row, x, stride, out),
+                _ => tokens::<R, BYTES, 1>(row, x, stride, out),
+            }
+        };
+    }
+}
+
+/// The products of a row with the first `M` tokens. Returns how many these are.
+#[inline(always)]
+unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
+    row: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) -> usize {
+    let (whole, rest) = row.as_chunks::<BYTES>();
+    // Blocks of zeros are weights of zero or meet activations of zero.
+    let mut last = [[0; BYTES]];
+    last[0][..rest.len()].copy_from_slice(rest);
+    let last = if rest.is_empty() { &last[..0] } else { &last[..] };
+    assert!(x.len() >= (M - 1) * stride + whole.len() + last.len());
+    // SAFETY: by the caller's promise; there are as many activations as was just asserted.
+    unsafe {
+        let (mut sums, mut at) = ([R::zero(); M], 0);
+        for blocks in whole.chunks(GROUP).chain(last.chunks(1)) {
+            let units = R::units(blocks);
+            for (i, block) in blocks.iter().enumerate() {
+                // Rows follow each other: what comes in a while is on its way when it is asked for.
+                for line in 0..BYTES.div_ceil(64).min(3) {
+                    prefetch(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+                }
+                let w = R::weights(block, &units, i);
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    *sums = R::add(w, x.get_unchecked(t * stride + at), *sums);
+                }
+                at += 1;
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = R::total(sums);
+        }
+    }
+    M
+}
