@@ -41,6 +41,9 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
     } else {
         return Err(unknown(name).into());
     };
+    for note in &loaded.notes {
+        eprintln!("note: {note}");
+    }
     match common.compute {
         Compute::Auto => {}
         Compute::Fast => set_precision(Precision::Fast),

@@ -99,7 +99,12 @@ impl Config {
         let inner = ["text_config", "llm_config", "language_config"].iter().find_map(|key| json.get(key)?.as_object());
         if let Some(inner) = inner {
             let mut all = inner.clone();
-            for (key, value) in json.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object()) {
+            for (key, value) in json
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(key, value)| !value.is_object() || key.as_str() == "quantization_config")
+            {
                 all.entry(key.clone()).or_insert_with(|| value.clone());
             }
             return Config::from_hf(&Json::Object(all), path);

@@ -71,6 +71,11 @@ fn gradients_reach_every_parameter() {
         assert!((loss.to_scalar::<f32>().unwrap() - (vocab as f32).ln()).abs() < 1.0);
         let grads = loss.backward().unwrap();
         for (name, param) in model.parameters() {
+            if name.ends_with("exp_probs_b.bias") {
+                // It only takes part in the choice of experts, which has no gradient.
+                assert!(grads.get(&param.get()).is_none());
+                continue;
+            }
             let grad = grads.get(&param.get()).unwrap_or_else(|| panic!("{name} has no gradient"));
             assert_eq!(grad.shape(), param.get().shape());
             let values = grad.to_vec::<f32>().unwrap();
@@ -208,6 +213,24 @@ fn wrong_configurations_are_refused_by_name() {
         ("qwen3moe", r#"{"num_experts": 0}"#, "num_experts: 0 is not"),
         ("qwen3moe", r#"{"mlp_only_layers": [-1]}"#, "mlp_only_layers: not a list of whole numbers"),
         ("qwen3moe", r#"{"decoder_sparse_step": 2}"#, "intermediate_size: missing"),
+        ("qwen2moe", r#"{"shared_expert_intermediate_size": -1}"#, "shared_expert_intermediate_size: -1"),
+        ("gpt-oss", r#"{"swiglu_limit": 0}"#, "swiglu_limit: 0 is not"),
+        ("dbrx", r#"{"ffn_config": {"moe_num_experts": 5, "moe_top_k": 2}}"#, "ffn_config.ffn_hidden_size: missing"),
+        (
+            "dbrx",
+            r#"{"ffn_config": {"ffn_hidden_size": 9, "moe_num_experts": 5, "moe_top_k": 2, "moe_normalize_expert_weights": 2}}"#,
+            "ffn_config.moe_normalize_expert_weights: only 1 is supported",
+        ),
+        ("dbrx", r#"{"attn_config": {"clip_qkv": "much"}}"#, "attn_config.clip_qkv: \"much\""),
+        ("llama4", r#"{"attention_chunk_size": 0}"#, "attention_chunk_size: 0 is not"),
+        ("llama4", r#"{"no_rope_layers": [1, 0]}"#, "no_rope_layers: not a list"),
+        ("llama4", r#"{"interleave_moe_layer_step": 9}"#, "interleave_moe_layer_step: 9 is not"),
+        ("deepseek2", r#"{"kv_lora_rank": null}"#, "kv_lora_rank: missing"),
+        ("deepseek2", r#"{"qk_rope_head_dim": 7}"#, "7 is not an even number"),
+        ("deepseek2", r#"{"qk_nope_head_dim": 9999999999}"#, "qk_nope_head_dim: 9999999999 is not"),
+        ("deepseek2", r#"{"v_head_dim": 16777216}"#, "v_head_dim: 3 heads are wider"),
+        ("deepseek2", r#"{"n_group": 3}"#, "n_group: 2 of 3 groups of 8 experts"),
+        ("deepseek2", r#"{"first_k_dense_replace": 4}"#, "first_k_dense_replace: 4 is not"),
         ("mamba", r#"{"state_size": 0}"#, "state_size: 0"),
         ("mamba", r#"{"conv_kernel": 100000000}"#, "conv_kernel: 100000000"),
         ("mamba", r#"{"time_step_rank": "some"}"#, "time_step_rank: \"some\""),
@@ -282,6 +305,9 @@ fn wrong_metadata_is_refused_by_name() {
         ("llama", "llama.embedding_length", Some(u64::MAX.into()), "llama.embedding_length: 18446744073709551615"),
         ("qwen3moe", "qwen3moe.expert_count", None, "qwen3moe.expert_count: missing"),
         ("qwen3moe", "qwen3moe.expert_used_count", Some(9u32.into()), "qwen3moe.expert_used_count: 9 experts"),
+        ("deepseek2", "deepseek2.attention.key_length_mla", Some(8u32.into()), "key_length_mla: not more than the 8"),
+        ("deepseek2", "deepseek2.attention.kv_lora_rank", None, "deepseek2.attention.kv_lora_rank: missing"),
+        ("gpt-oss", "gpt-oss.swiglu_clamp_exp", Some("x".into()), "gpt-oss.swiglu_clamp_exp: \"x\""),
         ("mamba", "mamba.ssm.state_size", Some(0u32.into()), "mamba.ssm.state_size: 0"),
         ("mamba", "mamba.ssm.inner_size", None, "mamba.ssm.inner_size: missing"),
     ];

@@ -199,3 +199,21 @@ fn wrong_lengths_are_errors() {
     assert_eq!(Format::F64.bytes_for(usize::MAX), None);
     assert_eq!(Format::Q4_0.bytes_for(0), Some(0));
 }
+
+#[test]
+fn eight_bit_floats_are_what_their_bits_say() {
+    use imaginal_numeric::half::f8_e4m3_to_f32;
+    for bits in 0..=255u8 {
+        let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
+        let (exponent, fraction) = (i32::from(bits >> 3 & 15), f32::from(bits & 7) / 8.0);
+        let value = match (exponent, bits & 7) {
+            (15, 7) => {
+                assert!(f8_e4m3_to_f32(bits).is_nan());
+                continue;
+            }
+            (0, _) => fraction * 2f32.powi(-6),
+            _ => (1.0 + fraction) * 2f32.powi(exponent - 7),
+        };
+        assert_eq!(f8_e4m3_to_f32(bits).to_bits(), (sign * value).to_bits(), "{bits:#x}");
+    }
+}

@@ -199,6 +199,7 @@ pub(super) const DBRX: Arch = Arch {
                 ),
                 activation: ActivationRow::Always(Activation::Silu),
                 normalised: [true, true],
+                norm_order: Some(Key::new(&[], &["ffn_config.moe_normalize_expert_weights"])),
                 ..MoeRow::QWEN
             }),
         ),

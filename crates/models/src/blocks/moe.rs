@@ -38,6 +38,8 @@ pub struct MoeRow {
     /// Whether a token's weights are divided by their sum where a file does not say. GGUF files are taken for what
     /// readers of the format take for granted.
     pub normalised: [bool; 2],
+    /// The order of the norm that a token's weights are divided by, of which only 1, their sum, is supported.
+    pub norm_order: Option<Key>,
     /// What every token uses besides.
     pub shared: Option<SharedRow>,
     /// The names of its matrices in a Hugging Face checkpoint that holds gate and up as one, without `.weight`.
@@ -107,6 +109,7 @@ const USED: Key = Key::new(
 const NORMALISED: Key = Key::new(&["expert_weights_norm"], &["norm_topk_prob"]);
 const SCALE: Key = Key::new(&["expert_weights_scale"], &["routed_scaling_factor"]);
 const GATING: Key = Key::new(&["expert_gating_func"], &[]);
+const TOPK_METHOD: Key = Key::new(&[], &["topk_method"]);
 const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
 const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group"]);
 const GROUPS_USED: Key = Key::new(&["expert_group_used_count"], &["topk_group"]);
@@ -137,6 +140,7 @@ impl MoeRow {
         correction: None,
         groups: None,
         normalised: [false, true],
+        norm_order: None,
         shared: None,
         shared_fused: None,
         on_input: false,
@@ -150,7 +154,7 @@ impl MoeRow {
         if used > experts {
             f.conflict(f.name(&USED), format!("{used} experts for a token, of {experts}"));
         }
-        let groups = self.groups.and_then(|score| {
+        let groups = self.groups.filter(|_| !f.is_text(&TOPK_METHOD, "greedy")).and_then(|score| {
             let count = f.size(&GROUPS, Some(1), MOST);
             let open = f.size(&GROUPS_USED, Some(count), MOST);
             let size = experts / count;
@@ -161,6 +165,9 @@ impl MoeRow {
             let top = if matches!(score, GroupScore::Best) { 1 } else { 2 };
             (count > 1).then_some(Groups { count, used: open, top })
         });
+        if let Some(key) = self.norm_order.filter(|key| f.float(key, Some(1.0), 0.0, 1e9) != 1.0) {
+            f.problem(f.name(&key), "only 1 is supported: weights are divided by their sum");
+        }
         let [hf, gguf] = self.normalised;
         let inner = f.size(&self.inner, None, WIDTH);
         let shared = self.shared.as_ref().and_then(|shared| {
