@@ -107,7 +107,8 @@ impl Aliases {
             match key {
                 "aliases" => {
                     for (alias, target) in table.iter() {
-                        let target = target.as_str().ok_or_else(|| wrong(format!("aliases.{alias}: must be a text")))?;
+                        let target =
+                            target.as_str().ok_or_else(|| wrong(format!("aliases.{alias}: must be a text")))?;
                         check_alias(alias).map_err(|p| wrong(format!("aliases.{alias}: {p}")))?;
                         Target::parse(target).map_err(|e| wrong(format!("aliases.{alias}: {e}")))?;
                         own.push((alias.to_owned(), target.to_owned()));
@@ -143,7 +144,8 @@ impl Aliases {
     /// # Errors
     /// [`Error::Name`]; [`Error::Ambiguous`] for an alias without the size that it needs.
     pub fn resolve(&self, name: &str) -> Result<Option<Target>> {
-        let find = |wanted: &str| self.iter().find(|(alias, ..)| alias.eq_ignore_ascii_case(wanted)).map(|found| found.1);
+        let find =
+            |wanted: &str| self.iter().find(|(alias, ..)| alias.eq_ignore_ascii_case(wanted)).map(|found| found.1);
         if let Some(target) = find(name) {
             return Target::parse(target).map(Some);
         }
@@ -328,9 +330,20 @@ mod tests {
 
     #[test]
     fn a_registry_has_its_own_endpoint_cache_and_token() {
-        let (_dir, path) = write("[registries.lab]\nendpoint = \"http://lab:80/\"\n[registries.l2]\nendpoint = \"https://l2\"\ncache = \"/l2\"\n");
+        let (_dir, path) = write(
+            "[registries.lab]\nendpoint = \"http://lab:80/\"\n[registries.l2]\nendpoint = \"https://l2\"\ncache = \"/l2\"\n",
+        );
         let aliases = Aliases::open(&path).unwrap();
-        let env = |key: &str| Some(match key { "HF_TOKEN" => "hush", "HF_HOME" => "/hf", _ => return None }.to_owned());
+        let env = |key: &str| {
+            Some(
+                match key {
+                    "HF_TOKEN" => "hush",
+                    "HF_HOME" => "/hf",
+                    _ => return None,
+                }
+                .to_owned(),
+            )
+        };
         let settings = Settings::from(None, env).unwrap();
         let lab = aliases.settings(&Target::parse("lab://a/b").unwrap(), &settings).unwrap();
         assert_eq!((lab.endpoint.as_str(), lab.token), ("http://lab:80", None));
@@ -338,6 +351,12 @@ mod tests {
         let l2 = aliases.settings(&Target::parse("l2://a/b").unwrap(), &settings).unwrap();
         assert_eq!(l2.cache.root(), Path::new("/l2"));
         assert!(aliases.settings(&Target::parse("a/b").unwrap(), &settings).unwrap().token.is_some());
-        assert!(aliases.settings(&Target::parse("other://a/b").unwrap(), &settings).unwrap_err().to_string().contains("lab"));
+        assert!(
+            aliases
+                .settings(&Target::parse("other://a/b").unwrap(), &settings)
+                .unwrap_err()
+                .to_string()
+                .contains("lab")
+        );
     }
 }

@@ -141,8 +141,7 @@ impl Cache {
             other => other?,
         };
         let revision = target.revision.clone().filter(|r| r != "main");
-        self.locate(&target.repo, revision, &commit, choice)
-            .map_err(|missing| not(format!(" whole: {missing} is missing")))
+        self.locate(&target.repo, revision, &commit, choice).map_err(|missing| not(format!(" ({missing} is missing)")))
     }
 
     /// The files of a choice with all their paths, or the first that is missing.
@@ -302,7 +301,9 @@ impl Cache {
         for commit in self.commits(repo) {
             let snapshot = self.snapshot(repo, &commit);
             for entry in self.entries(repo, &commit) {
-                used.extend(fs::read_link(snapshot.join(&entry.path)).ok().and_then(|l| Some(l.file_name()?.to_owned())));
+                used.extend(
+                    fs::read_link(snapshot.join(&entry.path)).ok().and_then(|l| Some(l.file_name()?.to_owned())),
+                );
             }
         }
         let mut freed = 0;
@@ -310,6 +311,11 @@ impl Cache {
             let name = entry.file_name();
             // What is still being downloaded belongs to somebody.
             if used.contains(&name) || name.to_string_lossy().ends_with(".incomplete") {
+                continue;
+            }
+            // Whoever holds its lock is about to link it.
+            let lock = fs::File::open(self.lock(repo, &name.to_string_lossy()));
+            if lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock))) {
                 continue;
             }
             let path = entry.path();

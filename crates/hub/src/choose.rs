@@ -42,8 +42,33 @@ pub enum Choice {
 
 /// Quantizations in the order in which they are taken when none is named: good for their size first.
 const PREFERRED: &[&str] = &[
-    "Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q4_K_S", "Q4_K", "MXFP4", "MXFP4_MOE", "NVFP4", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q5_K_M",
-    "Q5_K_S", "Q5_K", "Q5_0", "Q5_1", "Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "BF16", "F16", "FP16", "F32", "FP32",
+    "Q4_K_M",
+    "Q4_K_XL",
+    "Q4_K_L",
+    "Q4_K_S",
+    "Q4_K",
+    "MXFP4",
+    "MXFP4_MOE",
+    "NVFP4",
+    "IQ4_NL",
+    "IQ4_XS",
+    "Q4_0",
+    "Q4_1",
+    "Q5_K_M",
+    "Q5_K_S",
+    "Q5_K",
+    "Q5_0",
+    "Q5_1",
+    "Q6_K",
+    "Q8_0",
+    "Q3_K_L",
+    "Q3_K_M",
+    "Q3_K_S",
+    "BF16",
+    "F16",
+    "FP16",
+    "F32",
+    "FP32",
 ];
 
 /// The index of a model in shards.
@@ -123,7 +148,8 @@ pub fn choose(entries: &[Entry], name: &str, repo: &str, selector: Option<&str>)
         Err(Error::NoSuchModel { name: name.to_owned(), problem: problem.to_owned(), there })
     };
     let Some(selector) = selector else {
-        let usable = || all.iter().filter(|c| !matches!(c, Choice::Gguf { parts, .. } if parts.iter().all(|p| aside(p))));
+        let usable =
+            || all.iter().filter(|c| !matches!(c, Choice::Gguf { parts, .. } if parts.iter().all(|p| aside(p))));
         for label in PREFERRED {
             let mut found = usable().filter(|c| matches!(c, Choice::Gguf { label: Some(l), .. } if l == label));
             match (found.next(), found.next()) {
@@ -138,9 +164,7 @@ pub fn choose(entries: &[Entry], name: &str, repo: &str, selector: Option<&str>)
         let mut rest = usable().filter(|c| matches!(c, Choice::Gguf { .. }));
         return match (rest.next(), rest.next()) {
             (Some(one), None) => Ok(one.clone()),
-            (Some(_), Some(_)) => {
-                Err(Error::Ambiguous { name: name.to_owned(), choices: names(&mut usable()) })
-            }
+            (Some(_), Some(_)) => Err(Error::Ambiguous { name: name.to_owned(), choices: names(&mut usable()) }),
             (None, _) => match usable().find(|c| matches!(c, Choice::Safetensors { .. })) {
                 Some(set) => Ok(set.clone()),
                 None => nothing(missing(entries)),
@@ -164,10 +188,10 @@ pub fn choose(entries: &[Entry], name: &str, repo: &str, selector: Option<&str>)
     let base = |file: &str| file.rsplit('/').next().unwrap_or(file).to_lowercase();
     let wanted = selector.to_lowercase();
     let by_name = |c: &&Choice| {
-        matches!(c, Choice::Gguf { .. }) && c.files().iter().any(|f| base(f) == wanted || base(f).strip_suffix(".gguf") == Some(&wanted))
+        matches!(c, Choice::Gguf { .. })
+            && c.files().iter().any(|f| base(f) == wanted || base(f).strip_suffix(".gguf") == Some(&wanted))
     };
-    let by_label =
-        |c: &&Choice| matches!(c, Choice::Gguf { label: Some(l), parts, .. } if l.eq_ignore_ascii_case(selector) && !aside(&parts[0]));
+    let by_label = |c: &&Choice| matches!(c, Choice::Gguf { label: Some(l), parts, .. } if l.eq_ignore_ascii_case(selector) && !aside(&parts[0]));
     let found: Vec<&Choice> = match all.iter().filter(by_name).collect::<Vec<_>>() {
         none if none.is_empty() => all.iter().filter(by_label).collect(),
         some => some,
@@ -300,7 +324,8 @@ mod tests {
 
     #[test]
     fn the_default_is_q4_k_m_and_a_quantization_picks_all_its_parts() {
-        let repo = ["m-Q8_0.gguf", "m-Q4_K_M.gguf", "m-F16-00001-of-00002.gguf", "m-F16-00002-of-00002.gguf", "README.md"];
+        let repo =
+            ["m-Q8_0.gguf", "m-Q4_K_M.gguf", "m-F16-00001-of-00002.gguf", "m-F16-00002-of-00002.gguf", "README.md"];
         assert_eq!(pick(&repo, None).unwrap(), ["m-Q4_K_M.gguf"]);
         assert_eq!(pick(&repo, Some("q8_0")).unwrap(), ["m-Q8_0.gguf"]);
         assert_eq!(pick(&repo, Some("f16")).unwrap(), repo[2..4]);
@@ -329,11 +354,27 @@ mod tests {
 
     #[test]
     fn without_a_gguf_it_is_the_safetensors_set_and_nothing_else() {
-        let repo = ["config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin", "onnx/model.onnx", "README.md", "x/config.json"];
+        let repo = [
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "onnx/model.onnx",
+            "README.md",
+            "x/config.json",
+        ];
         assert_eq!(pick(&repo, None).unwrap(), ["config.json", "tokenizer.json", "model.safetensors"]);
-        let shards = ["config.json", "merges.txt", INDEX, "model-00001-of-00002.safetensors", "consolidated.safetensors"];
+        let shards =
+            ["config.json", "merges.txt", INDEX, "model-00001-of-00002.safetensors", "consolidated.safetensors"];
         assert_eq!(pick(&shards, None).unwrap(), ["config.json", "merges.txt", INDEX]);
-        let sentence = ["config.json", "modules.json", "1_Pooling/config.json", "2_Dense/config.json", "onnx/config.json", "model.safetensors"];
+        let sentence = [
+            "config.json",
+            "modules.json",
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            "onnx/config.json",
+            "model.safetensors",
+        ];
         assert_eq!(pick(&sentence, None).unwrap().len(), 5);
         assert!(pick(&["pytorch_model.bin", "config.json"], None).unwrap_err().contains("formats that are read"));
         let both = ["config.json", "model.safetensors", "m-Q8_0.gguf"];

@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 use crate::choose::Entry;
 use crate::error::printable;
@@ -97,7 +97,11 @@ impl Client {
                 parse_pem(&pem).filter_map(certificate).collect::<Vec<_>>().into()
             }
         };
+        // What is on this machine is not asked for through another.
+        let host = origin(&settings.endpoint).map_or_else(String::new, |o| o.1);
+        let local = host == "localhost" || host.starts_with("127.") || host == "[::1]";
         let config = Agent::config_builder()
+            .proxy(if local { None } else { Proxy::try_from_env() })
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .max_redirects(0)
@@ -335,7 +339,8 @@ fn location(url: &str, response: &Response<Body>) -> Result<Option<String>> {
     if !response.status().is_redirection() {
         return Ok(None);
     }
-    let to = text(response.headers(), "location").ok_or_else(|| Error::protocol(url, "a redirect without an address"))?;
+    let to =
+        text(response.headers(), "location").ok_or_else(|| Error::protocol(url, "a redirect without an address"))?;
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let host = rest.split(['/', '?']).next().unwrap_or(rest);
     let next = if to.starts_with("//") {
@@ -347,7 +352,9 @@ fn location(url: &str, response: &Response<Body>) -> Result<Option<String>> {
     };
     match origin(&next) {
         Some((next, ..)) if next == "https" || (next == "http" && scheme == "http") => {}
-        _ => return Err(Error::protocol(url, format_args!("a redirect to {:?}, which is not followed", printable(to)))),
+        _ => {
+            return Err(Error::protocol(url, format_args!("a redirect to {:?}, which is not followed", printable(to))));
+        }
     }
     Ok(Some(next))
 }
@@ -359,7 +366,13 @@ mod tests {
     #[test]
     fn the_token_knows_its_host() {
         assert!(same_origin("https://hub.example/a", "https://HUB.example:443/b?c"));
-        for other in ["http://hub.example/", "https://hub.example:444/", "https://hub.example.evil/", "https://x@evil/", "https://evil/hub.example"] {
+        for other in [
+            "http://hub.example/",
+            "https://hub.example:444/",
+            "https://hub.example.evil/",
+            "https://x@evil/",
+            "https://evil/hub.example",
+        ] {
             assert!(!same_origin("https://hub.example", other), "{other}");
         }
     }

@@ -10,7 +10,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A name that is neither an alias nor written as a repository.
-    #[error("{name:?}: {problem}; a model is named org/name, org/name:Q4_K_M, org/name:file.gguf, or by an alias (imaginal alias)")]
+    #[error(
+        "{name:?}: {problem}; a model is named org/name, org/name:Q4_K_M, org/name:file.gguf, or by an alias (imaginal alias)"
+    )]
     Name {
         /// The name.
         name: String,
@@ -46,7 +48,9 @@ pub enum Error {
         problem: String,
     },
     /// The network is needed, and switched off.
-    #[error("{name:?} is not whole in the cache, and the network is switched off (HF_HUB_OFFLINE); unset it to download")]
+    #[error(
+        "{name:?} is not whole in the cache, and the network is switched off (HF_HUB_OFFLINE); unset it to download"
+    )]
     Offline {
         /// The name.
         name: String,
@@ -142,7 +146,9 @@ pub enum Error {
         found: String,
     },
     /// A file longer or shorter than the hub says it is. It is removed.
-    #[error("{file}: the server sends {found} bytes, not the {expected} that it announced; what was downloaded is removed")]
+    #[error(
+        "{file}: the server sends {found} bytes, not the {expected} that it announced; what was downloaded is removed"
+    )]
     Size {
         /// The file.
         file: String,

@@ -104,14 +104,19 @@ impl Fetch<'_> {
             fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
         }
         let lock = self.lock(&head.etag, on)?;
-        let cached = fs::metadata(&blob).is_ok_and(|m| m.len() == size);
+        // On a system without links the content lies in the snapshot itself.
+        let pointer = self.cache.snapshot(self.repo, self.commit).join(file);
+        let moved = fs::symlink_metadata(&pointer).is_ok_and(|m| m.is_file() && m.len() == size);
+        let cached = moved || fs::metadata(&blob).is_ok_and(|m| m.len() == size);
         if !cached {
             if expected == Expected::None {
                 on(Event::Warning(format!("{file}: the server gives no checksum; only the length is checked")));
             }
             self.download(&blob, size, &expected, on)?;
         }
-        self.cache.link(self.repo, self.commit, file, &blob)?;
+        if !moved {
+            self.cache.link(self.repo, self.commit, file, &blob)?;
+        }
         drop(lock);
         on(Event::Done { file, bytes: size, cached });
         Ok(())
@@ -119,9 +124,7 @@ impl Fetch<'_> {
 
     fn size(&self, head: &Head) -> std::result::Result<u64, String> {
         match (head.size, self.entry.size) {
-            (Some(a), Some(b)) if a != b => {
-                Err(format!("the list of files has the length {b}, the file itself {a}"))
-            }
+            (Some(a), Some(b)) if a != b => Err(format!("the list of files has the length {b}, the file itself {a}")),
             (Some(size), _) | (None, Some(size)) => Ok(size),
             (None, None) => Err("the server does not say how long the file is".into()),
         }
@@ -218,7 +221,8 @@ impl Fetch<'_> {
         let found = match response.status().as_u16() {
             206 => {
                 let range = response.headers().get("content-range").and_then(|v| v.to_str().ok());
-                let (from, total) = range.and_then(content_range).ok_or_else(|| Error::protocol(&shown, "no Content-Range"))?;
+                let (from, total) =
+                    range.and_then(content_range).ok_or_else(|| Error::protocol(&shown, "no Content-Range"))?;
                 if from != *at {
                     return Err(Error::protocol(&shown, format_args!("sends from byte {from}, not {at}")).into());
                 }

@@ -25,7 +25,8 @@ impl RepoId {
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
                 return wrong("not the name of a repository: only letters, digits, '-', '_' and '.'");
             }
-            if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) || part.contains("--") || part.contains("..") {
+            if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) || part.contains("--") || part.contains("..")
+            {
                 return wrong("a repository's name has no '-' or '.' at its ends, and no two of them together");
             }
         }
@@ -83,7 +84,14 @@ impl Target {
     /// [`Error::Name`].
     pub fn parse(text: &str) -> Result<Target> {
         let (mut registry, mut rest) = (None, text);
-        for hub in ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"] {
+        for hub in [
+            "https://huggingface.co/",
+            "http://huggingface.co/",
+            "https://hf.co/",
+            "huggingface.co/",
+            "hf.co/",
+            "hf://",
+        ] {
             if let Some(page) = rest.strip_prefix(hub) {
                 return Target::from_page(text, page);
             }
@@ -163,7 +171,8 @@ pub(crate) fn is_commit(text: &str) -> bool {
 }
 
 pub(crate) fn check_registry(name: &str) -> std::result::Result<(), String> {
-    match !name.is_empty() && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+    match !name.is_empty() && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    {
         true => Ok(()),
         false => Err("not the name of a registry: only letters, digits, '-' and '_'".into()),
     }
@@ -195,10 +204,21 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
-        for bad in ["", "/", "a/", "/a", "a/b/c", "../x", "a/..", "a b/c", "a/b--c", "-a/b", "a/b.", "a\\b/c", "a/b\0"] {
+        for bad in ["", "/", "a/", "/a", "a/b/c", "../x", "a/..", "a b/c", "a/b--c", "-a/b", "a/b.", "a\\b/c", "a/b\0"]
+        {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }
-        for bad in ["a/b:../x", "a/b:/etc/passwd", "a/b:c:\\x", "a/b:x//y", "a/b:", "a/b@../..", "a/b@", "a b://c/d", "a/b:./x"] {
+        for bad in [
+            "a/b:../x",
+            "a/b:/etc/passwd",
+            "a/b:c:\\x",
+            "a/b:x//y",
+            "a/b:",
+            "a/b@../..",
+            "a/b@",
+            "a b://c/d",
+            "a/b:./x",
+        ] {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }
         let t = Target::parse("a/b@refs/pr/1:q4/x.gguf").unwrap();

@@ -64,14 +64,17 @@ impl Settings {
         let get = |key: &str| env(key).filter(|v| !v.trim().is_empty());
         let home = home.unwrap_or_else(|| PathBuf::from("."));
         let path = |text: String| match text.strip_prefix('~') {
-            Some(rest) if rest.is_empty() || rest.starts_with(['/', '\\']) => home.join(rest.trim_start_matches(['/', '\\'])),
+            Some(rest) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
+                home.join(rest.trim_start_matches(['/', '\\']))
+            }
             _ => PathBuf::from(text),
         };
         let yes = |key: &str| get(key).is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.to_uppercase().as_str()));
         let under = |key: &str, default: &str| get(key).map_or_else(|| home.join(default), path);
 
         let hf_home = get("HF_HOME").map_or_else(|| under("XDG_CACHE_HOME", ".cache").join("huggingface"), path);
-        let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE")).map_or_else(|| hf_home.join("hub"), path);
+        let cache =
+            get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE")).map_or_else(|| hf_home.join("hub"), path);
         let token_file = get("HF_TOKEN_PATH").map_or_else(|| hf_home.join("token"), path);
         let variable = |key: &str| get(key).and_then(|text| Token::new(&text, key));
         let token = match variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")) {

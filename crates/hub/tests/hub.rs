@@ -259,7 +259,10 @@ fn the_token_goes_to_the_hub_and_to_nobody_else() {
     assert!(matches!(e, Error::RepositoryNotFound { token: false, .. }) && e.to_string().contains("HF_TOKEN"), "{e}");
     p.settings.token = Token::new("other", "HF_TOKEN");
     let e = p.pull("o/n").unwrap_err();
-    assert!(matches!(e, Error::Token { .. }) && e.to_string().contains("HF_TOKEN") && !e.to_string().contains("other"), "{e}");
+    assert!(
+        matches!(e, Error::Token { .. }) && e.to_string().contains("HF_TOKEN") && !e.to_string().contains("other"),
+        "{e}"
+    );
     p.hub.log();
     p.settings.token = Token::new("secret", "HF_TOKEN");
     p.pull("o/n").unwrap();
@@ -326,7 +329,12 @@ fn offline_asks_nobody() {
 fn names_from_the_server_stay_in_the_cache() {
     let p = place();
     p.hub.repo("o/n", &[("config.json", b"{}"), ("n-Q8_0.gguf", b"weights")]);
-    p.hub.list(&["../../../../evil-Q4_K_M.gguf", "/tmp/evil-Q4_K_M.gguf", "a\\..\\evil-Q4_K_M.gguf", "a/../evil-Q4_K_M.gguf"]);
+    p.hub.list(&[
+        "../../../../evil-Q4_K_M.gguf",
+        "/tmp/evil-Q4_K_M.gguf",
+        "a\\..\\evil-Q4_K_M.gguf",
+        "a/../evil-Q4_K_M.gguf",
+    ]);
     let (result, events) = p.events("o/n");
     assert!(result.unwrap().path.ends_with("n-Q8_0.gguf"));
     assert!(events.iter().any(|e| e.contains("not used as paths")), "{events:?}");
@@ -340,7 +348,9 @@ fn names_from_the_server_stay_in_the_cache() {
         let e = p.pull("o/n:Q8_0").unwrap_err();
         assert!(matches!(e, Error::Protocol { .. }), "{header} {value}: {e}");
     }
-    for body in [r#"{"sha":"../../evil","siblings":[]}"#, "<html>", r#"{"siblings":[]}"#, r#"{"sha":"0","siblings":[1]}"#] {
+    for body in
+        [r#"{"sha":"../../evil","siblings":[]}"#, "<html>", r#"{"siblings":[]}"#, r#"{"sha":"0","siblings":[1]}"#]
+    {
         p.hub.fault("/api/models", 1, Fault::Body(body));
         let e = p.pull("o/n").unwrap_err();
         assert!(matches!(e, Error::Protocol { .. }), "{body}: {e}");

@@ -231,12 +231,14 @@ impl Hub {
                 Some(found) => found,
                 None => match path.strip_prefix("/kept/") {
                     // Where small files are redirected to, on the hub itself.
-                    Some(hash) => return self.small(&state, hash, request),
+                    Some(rest) => return self.small(&state, rest, request),
                     None => return error(404, "", ""),
                 },
             },
         };
-        let Some((commit, files)) = state.repos.get(repo) else { return error(404, "RepoNotFound", "Repository not found") };
+        let Some((commit, files)) = state.repos.get(repo) else {
+            return error(404, "RepoNotFound", "Repository not found");
+        };
         let (revision, file) = rest.split_once('/').unwrap_or((rest, ""));
         if revision != "main" && revision != commit && revision != "refs%2Fpr%2F1" {
             return error(404, "RevisionNotFound", "Invalid rev id");
@@ -258,7 +260,9 @@ impl Hub {
             return error(403, "GatedRepo", "Access to this model is restricted");
         }
         let file = file.replace("%20", " ");
-        let Some(stored) = files.iter().find(|f| f.path == file) else { return error(404, "EntryNotFound", "Entry not found") };
+        let Some(stored) = files.iter().find(|f| f.path == file) else {
+            return error(404, "EntryNotFound", "Entry not found");
+        };
         let mut a = Answer::new(302, Vec::new());
         a.header("X-Repo-Commit", commit);
         match stored.large {
@@ -270,14 +274,16 @@ impl Hub {
             }
             false => {
                 a.status = 307;
-                a.header("Location", &format!("/kept/{}", git(&stored.bytes)));
+                a.header("Location", &format!("/kept/{}/{repo}", git(&stored.bytes)));
             }
         }
         a
     }
 
-    fn small(&self, state: &State, hash: &str, request: &Request) -> Answer {
-        let found = state.repos.values().find_map(|(c, files)| Some((c, files.iter().find(|f| git(&f.bytes) == hash)?)));
+    fn small(&self, state: &State, rest: &str, request: &Request) -> Answer {
+        let (hash, repo) = rest.split_once('/').unwrap_or((rest, ""));
+        let repo = state.repos.get(repo);
+        let found = repo.and_then(|(commit, files)| Some((commit, files.iter().find(|f| git(&f.bytes) == hash)?)));
         let Some((commit, file)) = found else { return Answer::new(404, Vec::new()) };
         let mut a = ranged(&file.bytes, request);
         a.header("ETag", &format!("\"{hash}\""));
@@ -305,7 +311,8 @@ fn matches(path: &str, request: &Request) -> bool {
 }
 
 fn ranged(bytes: &[u8], request: &Request) -> Answer {
-    let from = request.range.as_ref().and_then(|r| r.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().ok());
+    let from =
+        request.range.as_ref().and_then(|r| r.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().ok());
     let mut a = Answer::new(200, bytes[from.unwrap_or(0).min(bytes.len())..].to_vec());
     if from.is_some() {
         a.status = 206;
