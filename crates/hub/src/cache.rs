@@ -214,7 +214,9 @@ impl Cache {
     fn commits(&self, repo: &RepoId) -> Vec<String> {
         let folder = self.repo_dir(repo).join("snapshots");
         let names = fs::read_dir(folder).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
-        names.filter_map(|e| e.file_name().into_string().ok()).collect()
+        let mut names: Vec<String> = names.filter_map(|e| e.file_name().into_string().ok()).collect();
+        names.sort();
+        names
     }
 
     /// Makes a snapshot's path stand for a blob.

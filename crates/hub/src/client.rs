@@ -277,7 +277,12 @@ impl Client {
         if *tries >= TRIES {
             return Err(error);
         }
-        on(Event::Waiting { why: error.to_string(), pause });
+        // The advice is for when it was the last try.
+        let why = match &error {
+            Error::Network { url, problem } => format!("{url}: {problem}"),
+            error => error.to_string(),
+        };
+        on(Event::Waiting { why, pause });
         std::thread::sleep(pause);
         Ok(())
     }

@@ -67,7 +67,9 @@ pub(crate) fn show(name: &str, weights: &SafeTensors, tensors: bool, as_json: bo
         "{name}: safetensors without a config.json, {total} tensors, {parameters} parameters, {}",
         DecimalBytes(bytes as u64)
     );
-    println!("\nrecognised by names and shapes ({known} tensors):");
+    if known > 0 {
+        println!("\nrecognised by names and shapes ({known} tensors):");
+    }
     for (g, kind) in layers.iter().filter_map(|(g, kind)| Some((g, kind.as_ref()?))) {
         let times = if g.count > 1 { format!("  × {}", g.count) } else { String::new() };
         println!("  {:44} {kind}, {}{times}", g.name, dtypes(g));
