@@ -220,6 +220,11 @@ impl Client {
         let shown = url.split('?').next().unwrap_or(url);
         let response = request.call().map_err(|e| match e {
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => Trouble::Final(Error::protocol(shown, e)),
+            // Certificates do not get better by asking again.
+            e if untrusted(&e) => {
+                let advice = "SSL_CERT_FILE names the certificates to trust where a hub or proxy has its own";
+                Trouble::Final(network(shown, format_args!("{e} ({advice})")))
+            }
             e => Trouble::Again(network(shown, e)),
         })?;
         let status = response.status().as_u16();
@@ -308,6 +313,15 @@ impl From<Error> for Trouble {
 
 pub(crate) fn network(url: &str, problem: impl ToString) -> Error {
     Error::Network { url: url.to_owned(), problem: printable(&problem.to_string()) }
+}
+
+/// Whether TLS itself failed; rustls hands its errors out as invalid data.
+fn untrusted(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(e) => e.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 fn encode(segment: &str) -> String {

@@ -67,9 +67,9 @@ impl Pull {
             } else {
                 println!("{}", located.path.display());
                 eprintln!(
-                    "{name}: {} in {} files, {} of it downloaded in {:.1} s",
+                    "{name}: {} in {}, {} of it downloaded in {:.1} s",
                     DecimalBytes(located.bytes),
-                    located.files.len(),
+                    count(located.files.len()),
                     DecimalBytes(screen.downloaded),
                     start.elapsed().as_secs_f64()
                 );
@@ -80,6 +80,11 @@ impl Pull {
         }
         Ok(())
     }
+}
+
+/// A number of files in words.
+pub(crate) fn count(files: usize) -> String {
+    format!("{files} file{}", if files == 1 { "" } else { "s" })
 }
 
 fn document(name: &str, located: &Located, target: &Target, screen: &Screen) -> serde_json::Value {
@@ -112,7 +117,7 @@ impl Screen {
         match event {
             Event::Plan { files, bytes, .. } => {
                 let size = bytes.map_or(String::new(), |b| format!(", {}", DecimalBytes(b)));
-                eprintln!("{} files{size}", files.len());
+                eprintln!("{}{size}", count(files.len()));
             }
             Event::Begin { file, bytes, from } => {
                 let template =

@@ -2,7 +2,7 @@ use clap::Parser;
 use indicatif::DecimalBytes;
 use serde_json::json;
 
-use super::pull::target;
+use super::pull::{count, target};
 use crate::cli::{Common, Failure};
 
 /// Remove a pulled model from the cache
@@ -32,7 +32,7 @@ impl Rm {
             let removed = settings.cache.remove(&target, name, self.all)?;
             documents.push(json!({ "name": name, "files": removed.files, "bytes": removed.bytes }));
             if !common.json {
-                println!("{name}: {} files removed, {} free", removed.files.len(), DecimalBytes(removed.bytes));
+                println!("{name}: {} removed, {} free", count(removed.files.len()), DecimalBytes(removed.bytes));
             }
         }
         if common.json {
