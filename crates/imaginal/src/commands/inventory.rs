@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use imaginal_files::{Json, SafeTensors};
 use imaginal_hub::{Aliases, Located, Settings};
-use imaginal_models::ARCHS;
+use imaginal_models::Arch;
 use indicatif::DecimalBytes;
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ fn about(place: &Place) -> Result<About, Failure> {
         let config = Json::open(folder.join("config.json"))?;
         let class = config.root()["architectures"][0].as_str().unwrap_or("");
         let kind = config.root()["model_type"].as_str().unwrap_or("");
-        let row = ARCHS.iter().find(|a| a.hf.iter().any(|h| h.class == class || h.model_type == kind));
+        let row = Arch::by_hf(class).or_else(|| Arch::by_hf(kind));
         let name = row.map_or(if kind.is_empty() { class } else { kind }, |a| a.name);
         return Ok(About { architecture: name.to_owned(), known: row.is_some(), format: most(&formats) });
     } else {
@@ -138,7 +138,7 @@ fn about(place: &Place) -> Result<About, Failure> {
         }
         gguf.metadata().get_as::<String>("general.architecture")?.unwrap_or_else(|| "none named".to_owned())
     };
-    let known = ARCHS.iter().any(|a| a.name == architecture);
+    let known = Arch::by_name(&architecture).is_some();
     Ok(About { architecture, known, format: most(&formats) })
 }
 
