@@ -97,6 +97,12 @@ enum Command {
     Run(commands::run::Run),
     /// Train a model on a folder of text or code
     Train(Box<commands::train::Train>),
+    /// Download a model into the Hugging Face cache
+    Pull(commands::pull::Pull),
+    /// Remove a pulled model from the cache
+    Rm(commands::rm::Rm),
+    /// List, set or remove short names of models
+    Alias(commands::alias::Alias),
     /// Say what a model file holds
     Show(commands::show::Show),
     /// Turn text into token ids
@@ -109,7 +115,7 @@ enum Command {
     Morph(commands::morph::Morph),
     /// List the number formats: bits, error, and the kernels this CPU uses
     Formats(commands::formats::Formats),
-    /// List what this build knows
+    /// List the models on this machine, or the architectures that this build knows
     List(commands::list::List),
     /// Measure tokens per second
     Bench(commands::bench::Bench),
@@ -139,6 +145,9 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(v) => v.run(c),
         Command::Train(v) => v.run(c),
+        Command::Pull(v) => v.run(c),
+        Command::Rm(v) => v.run(c),
+        Command::Alias(v) => v.run(c),
         Command::Show(v) => v.run(c),
         Command::Tokenize(v) => v.run(c),
         Command::Logits(v) => v.run(c),

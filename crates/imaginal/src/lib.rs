@@ -5,6 +5,7 @@
 
 pub use imaginal_files as files;
 pub use imaginal_generate as generate;
+pub use imaginal_hub as hub;
 pub use imaginal_kernels as kernels;
 pub use imaginal_models as models;
 pub use imaginal_nn as nn;

@@ -74,16 +74,32 @@ pub(super) fn open(origin: Origin, options: OpenOptions) -> Result<SafeTensors> 
     })
 }
 
-pub(super) fn read(
-    origin: &Origin,
-    bytes: &[u8],
-    mut open: impl FnMut(&str) -> Result<SafeTensors>,
-) -> Result<SafeTensors> {
+/// The names of the shards of an index file, sorted; each is the name of a file in the index's directory.
+///
+/// # Errors
+/// As for opening the index; the shards themselves are not looked at.
+pub fn shards(path: impl AsRef<std::path::Path>) -> Result<Vec<String>> {
+    let origin = Origin::new(path);
+    let bytes = source::read_limited(&origin, "file size", MOST_BYTES)?;
+    Ok(parse(&origin, &bytes)?.into_keys().collect())
+}
+
+/// The shards that an index names, all names checked, with the tensors in them.
+fn parse(origin: &Origin, bytes: &[u8]) -> Result<BTreeMap<String, HashSet<String>>> {
     let index: Index = serde_json::from_slice(bytes).map_err(|e| origin.malformed("index", e))?;
     let shards = index.weight_map.0;
     for name in shards.keys() {
         check_name(origin, name)?;
     }
+    Ok(shards)
+}
+
+pub(super) fn read(
+    origin: &Origin,
+    bytes: &[u8],
+    mut open: impl FnMut(&str) -> Result<SafeTensors>,
+) -> Result<SafeTensors> {
+    let shards = parse(origin, bytes)?;
     let mut metadata = BTreeMap::new();
     let mut tensors: Vec<TensorInfo> = Vec::new();
     let mut names = HashSet::new();

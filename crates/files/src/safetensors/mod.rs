@@ -7,6 +7,7 @@ mod header;
 mod index;
 mod writer;
 
+pub use index::shards;
 pub use writer::{SafeTensorsWriter, TensorSpec};
 
 use crate::error::Origin;

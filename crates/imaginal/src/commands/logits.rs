@@ -16,7 +16,7 @@ use crate::find;
     after_help = "Examples:\n  imaginal logits default --tokens 1,2,3 --out logits.safetensors\n  imaginal logits ./tiny-llama --tokens 5,6,7,8 --stepwise --out steps.safetensors"
 )]
 pub struct Logits {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
     /// Token ids
     #[arg(long, value_delimiter = ',', required = true, value_name = "IDS")]

@@ -17,7 +17,7 @@ use crate::find;
     after_help = "Examples:\n  imaginal morph model-f16.gguf q4_k_m model-q4_k_m.gguf\n  imaginal morph ./Qwen3-0.6B q8_0 qwen3.gguf\n  imaginal morph model.gguf iq2_xs small.gguf --imatrix imatrix.gguf"
 )]
 pub struct Morph {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
     /// The format or mix
     format: String,
@@ -38,22 +38,23 @@ impl Morph {
             let names: Vec<_> = RECIPES.iter().map(|r| r.name).collect();
             format!("{:?} is no format that models are written in; there are {}", self.format, names.join(" "))
         })?;
-        if same_file(Path::new(&self.model), &self.out) {
+        let place = find::place(&self.model)?;
+        if place.path().is_some_and(|path| same_file(path, &self.out)) {
             return Err(format!("{}: a model is not written over itself; name another file", self.out.display()).into());
         }
         let importance = self.imatrix.as_ref().map(Importance::open).transpose()?;
         // A Hugging Face directory becomes a GGUF file in f32 beside the result first.
         let scratch = self.out.with_extension("f32.tmp");
-        let directory = Path::new(&self.model).is_dir();
-        let gguf = if directory {
-            let loaded = Loaded::open(&self.model, &LoadOptions::default())?;
+        let directory = place.path().filter(|path| path.is_dir());
+        let gguf = if let Some(directory) = directory {
+            let loaded = Loaded::open(directory, &LoadOptions::default())?;
             loaded.model.save_gguf(&scratch, loaded.tokenizer.as_ref(), &SaveOptions::default())?;
             Gguf::open(&scratch, Default::default()).map_err(Failure::from)
         } else {
-            find::gguf(&self.model)
+            find::gguf(&place)
         };
         let result = gguf.and_then(|g| self.write(&g, recipe, importance.as_ref(), common));
-        if directory {
+        if directory.is_some() {
             let _ = std::fs::remove_file(&scratch);
         }
         result

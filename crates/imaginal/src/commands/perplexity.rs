@@ -16,7 +16,7 @@ use crate::find;
     after_help = "Examples:\n  imaginal perplexity default src/main.rs\n  imaginal perplexity model.gguf --list held-out.txt --json\n  imaginal perplexity model-q4_k.gguf notes.txt --kl-against model-f16.gguf"
 )]
 pub struct Perplexity {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
     /// Text files
     #[arg(required_unless_present = "list")]

@@ -17,7 +17,7 @@ use crate::find;
     after_help = "Examples:\n  imaginal run -p 'pub fn parse('\n  imaginal run model.gguf 'Once upon a time' -n 200 --temperature 0.7 --seed 1\n  imaginal run model.gguf < prompt.txt"
 )]
 pub struct Run {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     #[arg(default_value = find::DEFAULT)]
     model: String,
     /// The prompt

@@ -5,16 +5,17 @@ use imaginal_files::Gguf;
 use imaginal_files::gguf::ValueRef;
 use serde_json::{Value, json};
 
+use super::inspect;
 use crate::cli::{Common, Failure};
-use crate::find;
+use crate::find::{self, Place};
 
 /// Say what a model file holds
 #[derive(Parser, Debug)]
 #[command(
-    after_help = "Examples:\n  imaginal show default\n  imaginal show model.gguf --tensors\n  imaginal show ./Qwen3-0.6B --json"
+    after_help = "Examples:\n  imaginal show default\n  imaginal show model.gguf --tensors\n  imaginal show ./Qwen3-0.6B --json\n  imaginal show weights.safetensors            # without a configuration: its layers, as far as they are recognised"
 )]
 pub struct Show {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
     /// List every tensor
     #[arg(long)]
@@ -30,6 +31,10 @@ impl Show {
     /// # Errors
     /// The model cannot be loaded.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
+        let place = find::place(&self.model)?;
+        if let Some(weights) = place.path().map(inspect::open).transpose()?.flatten() {
+            return inspect::show(&self.model, &weights, self.tensors, common.json);
+        }
         let loaded = find::load(&self.model, common)?;
         let (model, config) = (&loaded.model, loaded.model.config());
         let tensors: Vec<Value> =
@@ -39,6 +44,7 @@ impl Show {
         });
         let mut summary = json!({
             "model": self.model,
+            "path": place.path(),
             "name": config.name(),
             "architecture": config.arch().name,
             "parameters": config.parameters(),
@@ -52,7 +58,7 @@ impl Show {
         });
         if common.json {
             summary["tensors"] = Value::Array(tensors);
-            if let Some(gguf) = self.gguf()? {
+            if let Some(gguf) = gguf(&place)? {
                 summary["metadata"] = gguf.metadata().iter().map(|(k, v)| (k.to_owned(), brief(v))).collect();
             }
             println!("{}", serde_json::to_string_pretty(&summary)?);
@@ -66,7 +72,7 @@ impl Show {
         }
         if self.metadata {
             println!();
-            match self.gguf()? {
+            match gguf(&place)? {
                 Some(gguf) => gguf.metadata().iter().for_each(|(k, v)| println!("{k} = {}", brief(v))),
                 None => eprintln!("{} is no GGUF file: it has no metadata", self.model),
             }
@@ -77,12 +83,12 @@ impl Show {
         }
         Ok(())
     }
+}
 
-    /// The file, where the model is one GGUF file.
-    fn gguf(&self) -> Result<Option<Gguf>, Failure> {
-        // A directory has none.
-        if Path::new(&self.model).is_dir() { Ok(None) } else { find::gguf(&self.model).map(Some) }
-    }
+/// The file, where the model is one GGUF file.
+fn gguf(place: &Place) -> Result<Option<Gguf>, Failure> {
+    // A directory has none.
+    if place.path().is_some_and(Path::is_dir) { Ok(None) } else { find::gguf(place).map(Some) }
 }
 
 /// A value of the metadata: arrays by their length, long texts cut short.

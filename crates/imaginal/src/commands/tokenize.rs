@@ -13,7 +13,7 @@ use crate::find;
     after_help = "Examples:\n  imaginal tokenize default 'fn main() {}'\n  imaginal tokenize model.gguf --json < notes.txt"
 )]
 pub struct Tokenize {
-    /// A GGUF file, a Hugging Face directory, or `default`
+    /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
     /// The text; read from standard input if there is none
     text: Option<String>,
