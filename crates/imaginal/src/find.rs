@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use imaginal_files::Gguf;
+use imaginal_files::{Gguf, Tokenizer};
 use imaginal_kernels::packed::{Precision, set_precision};
 use imaginal_models::{LoadOptions, Loaded};
 use imaginal_numeric::Format;
@@ -62,6 +62,18 @@ pub fn gguf(name: &str) -> Result<Gguf, Failure> {
     } else {
         Err(unknown(name).into())
     }
+}
+
+/// The tokenizer of the model that `name` stands for, without its weights.
+///
+/// # Errors
+/// There is no such model, it has no tokenizer, or its files are wrong.
+pub fn tokenizer(name: &str) -> Result<Tokenizer, Failure> {
+    let found = match Path::new(name).is_dir() {
+        true => Tokenizer::in_directory(name)?,
+        false => Some(Tokenizer::from_gguf(&gguf(name)?)?).filter(|t| t.vocab_size() > 0),
+    };
+    found.ok_or_else(|| format!("{name} has no tokenizer: its files hold token ids only").into())
 }
 
 /// What to say of a name that is no model.
