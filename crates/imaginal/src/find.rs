@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use imaginal_files::Gguf;
+use imaginal_files::{Gguf, Tokenizer};
 use imaginal_hub::{Aliases, Error as HubError, Settings};
 use imaginal_kernels::packed::{Precision, set_precision};
 use imaginal_models::{LoadOptions, Loaded};
@@ -89,6 +89,13 @@ pub fn load(name: &str, common: &Common) -> Result<Loaded, Failure> {
         Place::BuiltIn => Loaded::from_gguf_bytes("models/default/model.gguf", DEFAULT_BYTES, &device)?,
         Place::Path(path) => Loaded::open(path, &LoadOptions { device, ..LoadOptions::default() })?,
     };
+    let config = loaded.model.config();
+    if let Some(unknown) = config.stands_for() {
+        let known = config.arch().name;
+        eprintln!(
+            "note: architecture {unknown:?} is not known; its fields and tensors are those of {known}, as which it runs"
+        );
+    }
     for note in &loaded.notes {
         eprintln!("note: {note}");
     }
@@ -110,6 +117,18 @@ pub fn gguf(place: &Place) -> Result<Gguf, Failure> {
         Place::BuiltIn => Ok(Gguf::from_bytes(DEFAULT, DEFAULT_BYTES)?),
         Place::Path(path) => Ok(Gguf::open(path, Default::default())?),
     }
+}
+
+/// The tokenizer of the model that `name` stands for, without its weights.
+///
+/// # Errors
+/// There is no such model, it has no tokenizer, or its files are wrong.
+pub fn tokenizer(name: &str) -> Result<Tokenizer, Failure> {
+    let found = match place(name)? {
+        Place::Path(path) if path.is_dir() => Tokenizer::in_directory(path)?,
+        place => Some(Tokenizer::from_gguf(&gguf(&place)?)?).filter(|t| t.vocab_size() > 0),
+    };
+    found.ok_or_else(|| format!("{name} has no tokenizer: its files hold token ids only").into())
 }
 
 /// What to say of a name that is no model.

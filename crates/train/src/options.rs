@@ -277,34 +277,42 @@ impl Plan {
         let (_, hidden, layers) = sizes_for(text_bytes);
         let hidden = options.hidden.unwrap_or(hidden);
         let context = options.context.unwrap_or(256);
-        let mut settings = Map::new();
+        let row = Arch::by_name(&options.arch).ok_or_else(|| Error::option("arch", "unknown architecture"))?;
+        let layers = options.layers.unwrap_or(layers);
+        let mut settings = tiny_settings(row, layers);
         let mut set = |key: &str, value: Value| settings.insert(key.to_owned(), value);
         set("vocab_size", json!(vocab));
         set("hidden_size", json!(hidden));
-        set("num_hidden_layers", json!(options.layers.unwrap_or(layers)));
+        set("num_hidden_layers", json!(layers));
         set("tie_word_embeddings", json!(true));
-        let row = Arch::by_name(&options.arch).ok_or_else(|| Error::option("arch", "unknown architecture"))?;
-        for block in row.layer.iter().map(|l| &l.block) {
+        for block in row.layer.iter().flat_map(|l| l.block.alternatives()) {
             match block {
                 BlockRow::Attention(_) => {
                     let heads = options.heads.unwrap_or_else(|| default_heads(hidden));
                     set("num_attention_heads", json!(heads));
                     set("num_key_value_heads", json!(options.kv_heads.unwrap_or(heads)));
+                    set("head_dim", Value::Null);
                     set("max_position_embeddings", json!(context));
                 }
                 BlockRow::Mlp(_) => {
                     set("intermediate_size", json!(options.ffn.unwrap_or((hidden * 8 / 3).next_multiple_of(32))));
                 }
-                BlockRow::Moe(moe) => {
-                    // Two of eight experts, which together are as wide as one dense network.
-                    set("num_experts", json!(8));
-                    set("num_experts_per_tok", json!(2));
+                BlockRow::Moe(_) => {
+                    // Few experts are used at once, which together are as wide as one dense network.
                     set("moe_intermediate_size", json!(options.ffn.unwrap_or((hidden * 4 / 3).next_multiple_of(32))));
-                    set("norm_topk_prob", json!(moe.gguf_normalised));
                 }
                 BlockRow::Mamba(_) => {
                     set("state_size", json!(options.state.unwrap_or(16)));
                 }
+                BlockRow::Mamba2(_) => {
+                    const HEAD: usize = 32;
+                    set("mamba_num_heads", json!((2 * hidden).div_ceil(HEAD)));
+                    set("mamba_head_dim", json!(HEAD));
+                    set("mamba_n_groups", json!(1));
+                    set("state_size", json!(options.state.unwrap_or(64)));
+                }
+                // What is particular to the others is as in the tiny model.
+                _ => {}
             }
         }
         settings.extend(options.settings.clone());
@@ -337,6 +345,26 @@ impl Plan {
     pub fn step_tokens(&self) -> u64 {
         (self.batch * self.accumulate * self.context) as u64
     }
+}
+
+/// The settings of a row's tiny model, from which a plan begins: they say what has no default, and what an architecture is.
+/// Lists and patterns with an entry for each layer are repeated for `layers`.
+fn tiny_settings(row: &Arch, layers: usize) -> Map<String, Value> {
+    let Ok(Value::Object(mut settings)) = serde_json::from_str::<Value>(row.tiny) else { return Map::new() };
+    let count = |key: &str| settings.get(key).and_then(Value::as_u64).map(|n| n as usize);
+    let tiny = count("num_hidden_layers").or(count("n_layer")).unwrap_or(0);
+    for value in settings.values_mut() {
+        match value {
+            Value::Array(list) if list.len() == tiny && tiny > 1 => {
+                *list = list.iter().cycle().take(layers).cloned().collect();
+            }
+            Value::String(text) if text.chars().count() == tiny && tiny > 1 => {
+                *text = text.chars().cycle().take(layers).collect();
+            }
+            _ => {}
+        }
+    }
+    settings
 }
 
 /// Heads of 64 where that divides the width, else the next smaller even size that does.

@@ -128,7 +128,7 @@ fn about(place: &Place) -> Result<About, Failure> {
         let config = Json::open(folder.join("config.json"))?;
         let class = config.root()["architectures"][0].as_str().unwrap_or("");
         let kind = config.root()["model_type"].as_str().unwrap_or("");
-        let row = Arch::by_hf(class).or_else(|| Arch::by_hf(kind));
+        let row = Arch::by_hf(class, config.root()).or_else(|| Arch::by_hf(kind, config.root()));
         let name = row.map_or(if kind.is_empty() { class } else { kind }, |a| a.name);
         return Ok(About { architecture: name.to_owned(), known: row.is_some(), format: most(&formats) });
     } else {

@@ -202,6 +202,14 @@ impl Keys {
 }
 
 impl BlockRow {
+    /// The blocks of which a layer has one: itself, but for a choice.
+    pub fn alternatives(&self) -> &[BlockRow] {
+        match self {
+            BlockRow::Choice(choice) => choice.of,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
     /// Reads the block's configuration, one for each of the reader's layers.
     pub(crate) fn read(&self, r: &Reader) -> Vec<BlockConfig> {
         let n = r.layers.len();
