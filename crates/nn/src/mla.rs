@@ -34,9 +34,9 @@ pub struct MlaConfig {
 /// Multi-head latent attention (DeepSeek V2, §2.1): keys and values of all heads are products of one narrow latent, and that
 /// alone is remembered, beside a key of a few elements that tells positions and that all heads share.
 ///
-/// For a prompt the keys and values of all heads are computed. Afterwards the matrices that make them are multiplied with
-/// the queries and the results instead, so that attention runs over the latents as they are: one key head whose values are
-/// the beginning of its keys.
+/// For many tokens the keys and values of all heads are computed. For few the matrices that make them are multiplied with the
+/// queries and the results instead, so that attention runs over the latents as they are: one key head whose values are the
+/// beginning of its keys. What multiplies less is done.
 #[derive(Clone, Debug)]
 pub struct Mla {
     config: MlaConfig,
@@ -56,9 +56,6 @@ enum Queries {
     Whole(Linear),
     Latent { a: Linear, norm: Norm, b: Linear },
 }
-
-/// Up to so many tokens attend to latents even where nothing has been seen before.
-const FEW: usize = 4;
 
 impl Mla {
     /// Builds `attn_q`, or `attn_q_a`, `attn_q_a_norm` and `attn_q_b`, then `attn_kv_a_mqa`, `attn_kv_a_norm`,
@@ -125,13 +122,27 @@ impl Mla {
             Some(state) => {
                 let rows = latent.reshape([b, t, 1, c.kv_rank])?;
                 state.append_latent(&Tensor::cat(&[&rows, &key], 3)?)?;
-                match start == 0 && t > FEW {
-                    true => self.expanded(&q, &q_turned, &latent, &key, &opts)?,
-                    false => self.absorbed(&q, &q_turned, state, &opts)?,
+                if !self.expands(t) {
+                    self.absorbed(&q, &q_turned, state, &opts)?
+                } else if start == 0 {
+                    self.expanded(&q, &q_turned, &latent, &key, &opts)?
+                } else {
+                    let rows = state.latents()?;
+                    let latent = rows.narrow(3, 0, c.kv_rank)?.reshape([b, start + t, c.kv_rank])?;
+                    let key = rows.narrow(3, c.kv_rank, c.turned_dim)?;
+                    self.expanded(&q, &q_turned, &latent, &key, &opts)?
                 }
             }
         };
         self.out.forward(&y.reshape([b, t, c.heads * c.value_dim])?)
+    }
+
+    /// Whether it takes less to compute keys and values of every position and head for `t` queries than to let those attend to
+    /// the wider latents.
+    fn expands(&self, t: usize) -> bool {
+        let c = &self.config;
+        let (made, attended) = (c.plain_dim + c.value_dim, 2 * c.kv_rank);
+        attended > made && c.kv_rank * made < t * (attended - made)
     }
 
     fn turn(&self, x: &Tensor, start: usize) -> Result<Tensor> {
@@ -152,6 +163,7 @@ impl Mla {
     ) -> Result<Tensor> {
         let c = &self.config;
         let (b, t) = (latent.dim(0)?, latent.dim(1)?);
+        // A master is what gradients flow to.
         let k_b = self.k_b.master().map_or_else(|| self.k_b.to_f32(), |master| Ok(master.get()))?;
         let k_b = k_b.reshape([c.heads, c.kv_rank, c.plain_dim])?;
         let k = latent.reshape([1, b * t, c.kv_rank])?.matmul(&k_b)?;
@@ -231,7 +243,8 @@ mod tests {
             let x = Tensor::from_vec(values, [2, 60, 40], &Device::Cpu).unwrap();
             let whole = mla.forward(&x, None).unwrap().to_vec::<f32>().unwrap();
             let most = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
-            for (format, bound) in [(Format::F32, 1e-5), (Format::F16, 2e-3), (Format::Q8_0, 3e-2)] {
+            // Several queries over halves may be multiplied as bf16.
+            for (format, bound) in [(Format::F32, 1e-5), (Format::F16, 2e-2), (Format::Q8_0, 3e-2)] {
                 for pieces in [vec![1; 60], vec![7, 1, 2, 50], vec![20, 40], vec![60]] {
                     let mut state = KvState::latent(format, 2, 64, 32, &Device::Cpu).unwrap();
                     let mut at = 0;

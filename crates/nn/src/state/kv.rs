@@ -32,6 +32,14 @@ impl KvState {
         self.0.append_latent(rows)
     }
 
+    /// All rows that were appended (see [`KvCache::latents`]).
+    ///
+    /// # Errors
+    /// The state holds keys and values apart, or memory ends.
+    pub fn latents(&self) -> Result<Tensor> {
+        self.0.latents()
+    }
+
     /// Attends to all that was appended, as [`Tensor::attention_cached`].
     ///
     /// # Errors

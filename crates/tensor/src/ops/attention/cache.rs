@@ -144,6 +144,26 @@ impl KvCache {
         self.append_parts(&[rows])
     }
 
+    /// Everything that [`KvCache::append_latent`] was given, as it was rounded, `[batch, len, 1, dim]`, f32.
+    ///
+    /// # Errors
+    /// The cache holds keys and values apart, or memory ends.
+    pub fn latents(&self) -> Result<Tensor> {
+        let shape = [self.batch, self.len, self.heads, self.dim];
+        match &self.room {
+            _ if self.latent.is_none() => Err(Error::argument(OP, "it holds keys and values apart")),
+            None => Tensor::zeros(shape, DType::F32, &self.device),
+            #[cfg(feature = "gpu")]
+            Some(Room::Tensors { parts }) => parts[0].narrow(1, 0, self.len),
+            Some(Room::Cpu { layout, parts }) => Tensor::build::<f32>(shape, |out| {
+                for (i, row) in out.chunks_exact_mut(self.dim.max(1)).enumerate() {
+                    layout.read(parts[0].bytes(), i / self.len, 0, i % self.len, row);
+                }
+                Ok(())
+            }),
+        }
+    }
+
     fn append_parts(&mut self, all: &[&Tensor]) -> Result<()> {
         if all.len() != self.parts() {
             return Err(Error::argument(OP, "whether values are part of keys is known when a cache is made"));

@@ -118,6 +118,7 @@ fn values_may_be_the_beginnings_of_keys() {
             let bound = if format == Format::F32 { 2e-5 } else { 2e-2 };
             assert!(difference(&got, &expected) < bound, "{format} {at}: {}", difference(&got, &expected));
         }
+        assert_eq!(difference(&cache.latents().unwrap(), &rounded(&rows, format)), 0.0);
         let mut saved = Vec::new();
         cache.save(&mut saved).unwrap();
         let mut again = KvCache::latent(format, 2, 96, 64, &Device::Cpu).unwrap();
