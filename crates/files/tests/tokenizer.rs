@@ -133,7 +133,7 @@ fn config_beside_the_tokenizer_is_read() {
     put("chat_template.jinja", "{{ messages }}");
     let tokenizer = Tokenizer::from_file(directory.path()).unwrap();
     assert_eq!((tokenizer.eos_id(), tokenizer.eos()), (Some(0), &[0, 5, 7][..]));
-    assert_eq!(tokenizer.chat_template(), Some("{{ messages }}"));
+    assert_eq!(tokenizer.chat_templates(), [("default".to_owned(), "{{ messages }}".to_owned())]);
     put("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);
     let error = Tokenizer::from_file(directory.path()).unwrap_err().to_string();
     assert!(error.contains("tokenizer_config.json") && error.contains("eos_token"), "{error}");

@@ -32,6 +32,16 @@ pub enum Error {
         /// What they are.
         what: &'static str,
     },
+    /// A chat template that is no Jinja, or that refuses or fails to render a conversation.
+    #[error("{name}{}: {problem}", line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Template {
+        /// The template.
+        name: String,
+        /// The line of its text, counted from one.
+        line: Option<usize>,
+        /// What is wrong, or what the template says of the conversation.
+        problem: String,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] imaginal_models::Error),

@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+pub mod chat;
 mod clock;
 mod error;
 mod sampler;
@@ -31,6 +32,7 @@ mod stop;
 mod utf8;
 mod vocabulary;
 
+pub use chat::{ChatTemplate, Conversation};
 pub use error::{Error, Result};
 pub use imaginal_models::LanguageModel;
 pub use sampler::{Sampler, SamplerOptions};

@@ -1,8 +1,11 @@
 //! `tokenizer.json`, read and checked before the tokenizers library gets it: that library trusts its input.
 
+use super::charsmap;
 use super::vocab::{Spelling, TokenKind, Vocabulary};
 use crate::Result;
 use crate::error::Origin;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -73,6 +76,7 @@ pub(super) struct Loaded {
     pub(super) pre_tokenizer: Value,
     pub(super) normalizer: Value,
     pub(super) bpe: bool,
+    pub(super) unigram: bool,
     pub(super) ignore_merges: bool,
 }
 
@@ -91,6 +95,7 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
     let ModelKind { kind, merges } = serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
     // Files from before the field existed are BPE where they have merges.
     let bpe = kind.as_deref() == Some("BPE") || (kind.is_none() && merges.is_some());
+    let unigram = kind.as_deref() == Some("Unigram");
     let mut ignore_merges = false;
     let model = if bpe {
         let model: Bpe = serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
@@ -119,7 +124,7 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
     inner.with_post_processor(
         serde_json::from_value::<Option<PostProcessorWrapper>>(post_processor).map_err(error("post_processor"))?,
     );
-    Ok(Loaded { inner, vocab, pre_tokenizer, normalizer, bpe, ignore_merges })
+    Ok(Loaded { inner, vocab, pre_tokenizer, normalizer, bpe, unigram, ignore_merges })
 }
 
 /// Settings with which the library would stop the process. They are found by their own names: the library goes by those,
@@ -130,7 +135,11 @@ fn harmless(origin: &Origin, field: &str, value: &Value) -> Result<()> {
             let refuse = |name: &str, problem: &str| Err(origin.malformed(format_args!("{field}: {name}"), problem));
             let number = |name: &str| map.get(name).and_then(Value::as_u64);
             if map.contains_key("precompiled_charsmap") || map.get("type").is_some_and(|t| t == "Precompiled") {
-                return refuse("Precompiled", "SentencePiece's tables are not supported; use a BPE tokenizer");
+                let table = map.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
+                let bytes = BASE64.decode(table).map_err(|e| origin.malformed(format_args!("{field}: Precompiled"), e))?;
+                if let Some(problem) = charsmap::problem(&bytes) {
+                    return refuse("Precompiled", problem);
+                }
             }
             if number("length") == Some(0) {
                 return refuse("length", "zero");
@@ -280,6 +289,7 @@ fn vocabulary(origin: &Origin, inner: &tokenizers::Tokenizer, spelling: Spelling
 fn spelling(decoder: &Value) -> Spelling {
     match decoder.get("type").and_then(Value::as_str) {
         Some("ByteLevel") => Spelling::ByteLevel,
+        Some("WordPiece") => Spelling::WordPiece,
         Some("Metaspace" | "ByteFallback") => Spelling::Metaspace,
         Some("Replace") if decoder.pointer("/pattern/String").is_some_and(|s| s == "▁") => Spelling::Metaspace,
         Some("Sequence") => {

@@ -3,10 +3,17 @@
 //! BPE runs in Hugging Face's `tokenizers`, whichever file it came from; SentencePiece as GGUF stores it (scores, no
 //! merges) is encoded as llama.cpp does.
 
+mod build;
+mod charsmap;
 mod config;
+mod directory;
 mod document;
 mod from_gguf;
 mod pre;
+mod proto;
+mod ranks;
+mod rwkv;
+mod special;
 mod spm;
 mod to_gguf;
 mod vocab;
@@ -17,7 +24,8 @@ use crate::error::Origin;
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::{Result, source};
 use config::TokenizerConfig;
-use spm::SentencePiece;
+use rwkv::Trie;
+use spm::{Prefix, SentencePiece};
 use std::path::Path;
 use vocab::{Spelling, Vocabulary};
 
@@ -44,13 +52,17 @@ pub struct Tokenizer {
     wraps: bool,
     /// llama.cpp's name of the way text is split.
     pre: Option<String>,
-    chat_template: Option<String>,
+    /// The special tokens under the names that templates know them by, `bos_token` and so on.
+    names: Vec<(String, String)>,
+    /// Name and text.
+    chat_templates: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
 enum Engine {
     Library(Box<tokenizers::Tokenizer>),
     SentencePiece(Box<SentencePiece>),
+    Trie(Box<Trie>),
     None,
 }
 
@@ -59,6 +71,9 @@ enum Engine {
 enum Family {
     ByteLevelBpe,
     SentencePiece,
+    WordPiece,
+    Unigram,
+    Rwkv,
     None,
     Other,
 }
@@ -69,6 +84,9 @@ struct Specials {
     eos: Option<u32>,
     unknown: Option<u32>,
     padding: Option<u32>,
+    separator: Option<u32>,
+    classifier: Option<u32>,
+    mask: Option<u32>,
     ends: Vec<u32>,
     add_bos: bool,
     add_eos: bool,
@@ -76,13 +94,18 @@ struct Specials {
 
 impl Tokenizer {
     /// Opens a `tokenizer.json`, or the one of a directory, with what the files beside it say about it
-    /// (`tokenizer_config.json`, `generation_config.json`, `config.json`, `chat_template.jinja`).
+    /// (`tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`,
+    /// `chat_template.jinja` and its kin). A directory without one may have the files of older tokenizers:
+    /// SentencePiece's `tokenizer.model`, tiktoken's, `vocab.json` with `merges.txt`, `vocab.txt`, RWKV's vocabulary.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io), [`Error::Malformed`](crate::Error::Malformed), and
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) where an id or a merge points past the vocabulary.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
+        if path.is_dir() && !path.join("tokenizer.json").exists() {
+            return directory::open(path);
+        }
         let origin = Origin::new(if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() });
         let bytes = source::read_limited(&origin, "file size", MOST_BYTES)?;
         let mut tokenizer = Tokenizer::parse(&origin, &bytes)?;
@@ -131,6 +154,8 @@ impl Tokenizer {
         let loaded = document::load(origin, bytes)?;
         let family = match (loaded.bpe, loaded.vocab.spelling) {
             (true, Spelling::ByteLevel) => Family::ByteLevelBpe,
+            (_, Spelling::WordPiece) => Family::WordPiece,
+            _ if loaded.unigram => Family::Unigram,
             (true, spelling) if to_gguf::is_sentencepiece(spelling, &loaded.vocab.tokens) => Family::SentencePiece,
             _ => Family::Other,
         };
@@ -148,7 +173,8 @@ impl Tokenizer {
             specials: Specials::default(),
             wraps: false,
             pre: pre.map(str::to_owned),
-            chat_template: None,
+            names: Vec::new(),
+            chat_templates: Vec::new(),
         })
     }
 
@@ -196,6 +222,9 @@ impl Tokenizer {
             Engine::SentencePiece(engine) => {
                 engine.encode(&self.vocab, text, &mut ids).map_err(|problem| self.origin.tokenizer("text", problem))?
             }
+            Engine::Trie(trie) => {
+                trie.encode(text, &mut ids).map_err(|problem| self.origin.tokenizer("text", problem))?
+            }
             Engine::None => return Err(self.origin.tokenizer("text", NO_VOCABULARY)),
         }
         if wraps && self.specials.add_eos {
@@ -216,12 +245,14 @@ impl Tokenizer {
         for id in ids {
             self.vocab.check(&self.origin, "ids", *id)?;
         }
-        if let (Engine::Library(inner), false) = (&self.engine, self.wraps) {
+        if let Engine::Library(inner) = &self.engine
+            && inner.get_decoder().is_some()
+        {
             return inner.decode(ids, skip_special).map_err(|e| self.origin.tokenizer("ids", e));
         }
         let mut bytes = Vec::new();
         // The space that encoding put before the text is not part of it.
-        let mut prefixed = matches!(&self.engine, Engine::SentencePiece(engine) if engine.add_space_prefix);
+        let mut prefixed = matches!(&self.engine, Engine::SentencePiece(engine) if engine.prefix != Prefix::Never);
         for id in ids {
             let special = self.vocab.kind(*id).is_some_and(TokenKind::is_special);
             if special && skip_special {
@@ -296,9 +327,25 @@ impl Tokenizer {
         self.specials.add_eos
     }
 
-    /// The template of conversations, as it is in the file.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+    /// The templates of conversations, as they are in the files: names and texts. Where there is only one, its name is
+    /// `default`; models with several have for instance `tool_use` and `rag` too.
+    pub fn chat_templates(&self) -> &[(String, String)] {
+        &self.chat_templates
+    }
+
+    /// The special tokens under the names that templates and configurations know them by: `bos_token`, `eos_token`.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    /// The token between two texts, of models that read pairs.
+    pub fn separator(&self) -> Option<u32> {
+        self.specials.separator
+    }
+
+    /// The token that stands for one to be guessed.
+    pub fn mask(&self) -> Option<u32> {
+        self.specials.mask
     }
 
     /// The name GGUF has for the way text is split (`tokenizer.ggml.pre`), where it has one.

@@ -1,5 +1,6 @@
 //! SentencePiece's BPE as GGUF stores it: pieces with scores and no list of merges.
 
+use super::special::{Piece, Special};
 use super::vocab::{TokenKind, Vocabulary, byte_of};
 use crate::Result;
 use crate::error::Origin;
@@ -10,11 +11,20 @@ use std::collections::BinaryHeap;
 #[derive(Clone, Debug)]
 pub(super) struct SentencePiece {
     pub(super) scores: Vec<f32>,
-    pub(super) add_space_prefix: bool,
+    pub(super) prefix: Prefix,
     bytes: Box<[Option<u32>; 256]>,
     unknown: Option<u32>,
-    /// Finds control and user-defined tokens in raw text, the longest where several begin; with the id of each pattern.
-    special: Option<(aho_corasick::AhoCorasick, Vec<u32>)>,
+    special: Special,
+}
+
+/// Where a space is put before text.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Prefix {
+    Never,
+    /// At the beginning only.
+    First,
+    /// At the beginning, and behind each special token.
+    Always,
 }
 
 /// A stretch of text that may still merge with its neighbours. `len` is zero once it was merged into its left.
@@ -58,60 +68,49 @@ impl SentencePiece {
         origin: &Origin,
         vocab: &Vocabulary,
         scores: Vec<f32>,
-        add_space_prefix: bool,
+        prefix: Prefix,
         unknown: Option<u32>,
     ) -> Result<SentencePiece> {
         let mut bytes = Box::new([None; 256]);
-        let mut patterns = Vec::new();
         for (id, (text, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
             let id = id as u32;
-            match kind {
-                TokenKind::Byte => {
-                    let byte = byte_of(text).ok_or_else(|| {
-                        let problem = format!("token {id} is of the byte kind, but {text:?} is not <0x00> to <0xFF>");
-                        origin.tokenizer("metadata tokenizer.ggml.tokens", problem)
-                    })?;
-                    bytes[byte as usize] = Some(id);
-                }
-                TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown if !text.is_empty() => {
-                    patterns.push((text, id))
-                }
-                _ => {}
+            if *kind == TokenKind::Byte {
+                let byte = byte_of(text).ok_or_else(|| {
+                    let problem = format!("token {id} is of the byte kind, but {text:?} is not <0x00> to <0xFF>");
+                    origin.tokenizer("metadata tokenizer.ggml.tokens", problem)
+                })?;
+                bytes[byte as usize] = Some(id);
             }
         }
         // A vocabulary without kinds still has its bytes.
         for (byte, id) in bytes.iter_mut().enumerate() {
             *id = id.or_else(|| vocab.ids.get(&format!("<0x{byte:02X}>")).copied());
         }
-        let special = if patterns.is_empty() {
-            None
-        } else {
-            let finder = aho_corasick::AhoCorasick::builder()
-                .match_kind(aho_corasick::MatchKind::LeftmostLongest)
-                .build(patterns.iter().map(|p| p.0))
-                .map_err(|e| origin.tokenizer("metadata tokenizer.ggml.tokens", format!("special tokens: {e}")))?;
-            Some((finder, patterns.iter().map(|p| p.1).collect()))
-        };
-        Ok(SentencePiece { scores, add_space_prefix, bytes, unknown, special })
+        Ok(SentencePiece { scores, prefix, bytes, unknown, special: Special::new(origin, vocab)? })
     }
 
     pub(super) fn encode(&self, vocab: &Vocabulary, text: &str, out: &mut Vec<u32>) -> std::result::Result<(), String> {
-        let Some((finder, ids)) = &self.special else { return self.encode_plain(vocab, text, out) };
-        let mut rest = 0;
-        for found in finder.find_iter(text) {
-            self.encode_plain(vocab, &text[rest..found.start()], out)?;
-            out.push(ids[found.pattern().as_usize()]);
-            rest = found.end();
+        for (i, piece) in self.special.split(text).into_iter().enumerate() {
+            match piece {
+                Piece::Token(id) => out.push(id),
+                Piece::Text(text) => {
+                    let space = self.prefix == Prefix::Always || (self.prefix == Prefix::First && i == 0);
+                    self.encode_plain(vocab, text, space, out)?;
+                }
+            }
         }
-        self.encode_plain(vocab, &text[rest..], out)
+        Ok(())
     }
 
-    /// Text without special tokens: from the beginning, or behind one, so that the space belongs before it.
-    fn encode_plain(&self, vocab: &Vocabulary, text: &str, out: &mut Vec<u32>) -> std::result::Result<(), String> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let prefix = if self.add_space_prefix { "▁" } else { "" };
+    /// Text without special tokens.
+    fn encode_plain(
+        &self,
+        vocab: &Vocabulary,
+        text: &str,
+        space: bool,
+        out: &mut Vec<u32>,
+    ) -> std::result::Result<(), String> {
+        let prefix = if space { "▁" } else { "" };
         let text = format!("{prefix}{}", text.replace(' ', "▁"));
         let mut symbols: Vec<Symbol> = text
             .char_indices()

@@ -46,6 +46,10 @@ pub(super) enum Spelling {
     ByteLevel,
     /// SentencePiece's: `▁` is a space.
     Metaspace,
+    /// WordPiece's: `##` goes on with a word, everything else begins one.
+    WordPiece,
+    /// RWKV's: bytes as Python writes them, `\xe4`.
+    Escaped,
     /// The text itself.
     Plain,
 }
@@ -90,6 +94,13 @@ impl Vocabulary {
                 bytes.unwrap_or_else(|| text.as_bytes().to_vec())
             }
             (TokenKind::Normal | TokenKind::UserDefined, Spelling::Metaspace) => text.replace('▁', " ").into_bytes(),
+            (TokenKind::Normal, Spelling::WordPiece) => match text.strip_prefix("##") {
+                Some(rest) => rest.as_bytes().to_vec(),
+                None => format!(" {text}").into_bytes(),
+            },
+            (TokenKind::Normal, Spelling::Escaped) => {
+                super::rwkv::unescape(text, true).unwrap_or_else(|| text.as_bytes().to_vec())
+            }
             _ => text.as_bytes().to_vec(),
         })
     }
@@ -122,6 +133,16 @@ fn byte_of_char(c: char) -> Option<u8> {
         code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(),
         0x143 => Some(0xad),
         _ => None,
+    }
+}
+
+/// The character that GPT-2's alphabet writes `byte` as.
+pub(super) fn char_of_byte(byte: u8) -> char {
+    match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        0..=0x20 => char::from_u32(0x100 + u32::from(byte)).unwrap_or_default(),
+        0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte) - 0x7f).unwrap_or_default(),
+        0xad => '\u{143}',
     }
 }
 
@@ -184,6 +205,7 @@ mod tests {
         let mut seen = [false; 256];
         for c in ByteLevel::alphabet() {
             let byte = byte_of_char(c).unwrap();
+            assert_eq!(char_of_byte(byte), c);
             assert!(!std::mem::replace(&mut seen[byte as usize], true));
         }
         assert!(seen.iter().all(|s| *s));

@@ -40,7 +40,7 @@ impl Show {
         let tensors: Vec<Value> =
             config.tensors().iter().map(|t| json!({ "name": t.name, "shape": t.shape })).collect();
         let tokenizer = loaded.tokenizer.as_ref().map(|t| {
-            json!({ "tokens": t.vocab_size(), "pre": t.pre(), "bos": t.bos(), "eos": t.eos(), "chat_template": t.chat_template().is_some() })
+            json!({ "tokens": t.vocab_size(), "pre": t.pre(), "bos": t.bos(), "eos": t.eos(), "chat_template": !t.chat_templates().is_empty() })
         });
         let mut summary = json!({
             "model": self.model,
