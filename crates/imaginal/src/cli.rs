@@ -107,6 +107,8 @@ enum Command {
     Show(commands::show::Show),
     /// Turn text into token ids
     Tokenize(commands::tokenize::Tokenize),
+    /// Print a conversation as the text that a chat model is given
+    Template(commands::template::Template),
     /// Write the logits of given tokens to a safetensors file
     Logits(commands::logits::Logits),
     /// Measure the bits per byte that a model needs for text files
@@ -150,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Alias(v) => v.run(c),
         Command::Show(v) => v.run(c),
         Command::Tokenize(v) => v.run(c),
+        Command::Template(v) => v.run(c),
         Command::Logits(v) => v.run(c),
         Command::Perplexity(v) => v.run(c),
         Command::Morph(v) => v.run(c),

@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+<<<<<<< HEAD
 use imaginal_files::Gguf;
 use imaginal_hub::{Aliases, Error as HubError, Settings};
+=======
+use imaginal_files::{Gguf, Tokenizer};
+>>>>>>> fb8c77e (room: chat templates on the command line, a mixed megabyte for every tokenizer, docs)
 use imaginal_kernels::packed::{Precision, set_precision};
 use imaginal_models::{LoadOptions, Loaded};
 use imaginal_numeric::Format;
@@ -110,6 +114,18 @@ pub fn gguf(place: &Place) -> Result<Gguf, Failure> {
         Place::BuiltIn => Ok(Gguf::from_bytes(DEFAULT, DEFAULT_BYTES)?),
         Place::Path(path) => Ok(Gguf::open(path, Default::default())?),
     }
+}
+
+/// The tokenizer of the model that `name` stands for, without its weights.
+///
+/// # Errors
+/// There is no such model, it has no tokenizer, or its files are wrong.
+pub fn tokenizer(name: &str) -> Result<Tokenizer, Failure> {
+    let found = match Path::new(name).is_dir() {
+        true => Tokenizer::in_directory(name)?,
+        false => Some(Tokenizer::from_gguf(&gguf(name)?)?).filter(|t| t.vocab_size() > 0),
+    };
+    found.ok_or_else(|| format!("{name} has no tokenizer: its files hold token ids only").into())
 }
 
 /// What to say of a name that is no model.

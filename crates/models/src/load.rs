@@ -27,7 +27,7 @@ pub struct LoadOptions {
 pub struct Loaded {
     /// The model.
     pub model: Model,
-    /// Its tokenizer; `None` if the file has none (`no_vocab`, or a directory without `tokenizer.json`).
+    /// Its tokenizer; `None` if the file has none (`no_vocab`, or a directory without one).
     pub tokenizer: Option<Tokenizer>,
     /// What the user should know of how it was loaded, in whole sentences.
     pub notes: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Loads a GGUF file (of a split one, the first part) or a Hugging Face directory: `config.json`, weights as
-    /// safetensors, and a `tokenizer.json` if there is one.
+    /// safetensors, and a tokenizer if there is one.
     ///
     /// Everything is checked before anything is allocated: the configuration, then the names, shapes and formats of all
     /// tensors, then the tokenizer.
@@ -60,10 +60,7 @@ impl Loaded {
             }
             config => (config?, weights()?),
         };
-        let tokenizer = match path.join("tokenizer.json").is_file() {
-            true => Some(Tokenizer::from_file(path)?),
-            false => None,
-        };
+        let tokenizer = Tokenizer::in_directory(path)?;
         Loaded::from_safetensors(config, &weights, tokenizer, &options.device)
     }
 

@@ -126,7 +126,7 @@ pub(super) fn byte_level(
     Parts {
         normalizer: if compose { json!({"type": "NFC"}) } else { Value::Null },
         pre_tokenizer,
-        decoder: json!({"type": "ByteLevel"}),
+        decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
         model: json!({"type": "BPE", "vocab": vocab, "merges": merges, "ignore_merges": ignore_merges}),
     }
 }

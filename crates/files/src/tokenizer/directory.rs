@@ -36,6 +36,11 @@ struct Files {
     added: BTreeMap<u32, (String, bool)>,
 }
 
+/// Whether the directory has one of the files.
+pub(super) fn has_any(directory: &Path) -> bool {
+    READERS.iter().any(|(name, _)| directory.join(name).is_file())
+}
+
 /// The tokenizer of a directory without `tokenizer.json`.
 pub(super) fn open(directory: &Path) -> Result<Tokenizer> {
     let Some((name, read)) = READERS.iter().find(|(name, _)| directory.join(name).exists()) else {

@@ -3,7 +3,7 @@
 use super::rwkv::Trie;
 use super::spm::{Prefix, SentencePiece};
 use super::vocab::{Spelling, TokenKind, Vocabulary, ends, is_end_name};
-use super::{Engine, Family, Specials, Tokenizer, build, charsmap, document, pre};
+use super::{Engine, Family, Specials, Tokenizer, build, charsmap, document, pre, to_gguf};
 use crate::Result;
 use crate::error::Origin;
 use crate::gguf::Metadata;
@@ -66,6 +66,10 @@ fn bpe(meta: &Metadata) -> Result<Tokenizer> {
     let pre_tokenizer: PreTokenizerWrapper =
         serde_json::from_value(pre::to_json(split)).map_err(|e| origin.tokenizer("metadata tokenizer.ggml.pre", e))?;
     inner.with_pre_tokenizer(Some(pre_tokenizer));
+    if meta.get_as(&format!("tokenizer.{}", to_gguf::NFC))? == Some(true) {
+        let nfc = tokenizers::normalizers::unicode::NFC;
+        inner.with_normalizer(Some(nfc)).map_err(|e| origin.tokenizer("metadata tokenizer.ggml.tokens", e))?;
+    }
     let added = vocab.tokens.iter().zip(&vocab.kinds).filter_map(|(text, kind)| {
         let special = matches!(kind, TokenKind::Control | TokenKind::Unknown);
         (special || *kind == TokenKind::UserDefined).then(|| AddedToken::from(text.clone(), special).normalized(false))

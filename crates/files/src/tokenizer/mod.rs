@@ -116,6 +116,16 @@ impl Tokenizer {
         tokenizer.finish(more)
     }
 
+    /// [`Tokenizer::from_file`] for a directory, or `None` where it has no file of a tokenizer.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_file`].
+    pub fn in_directory(path: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
+        let path = path.as_ref();
+        let any = path.join("tokenizer.json").is_file() || directory::has_any(path);
+        if any { Tokenizer::from_file(path).map(Some) } else { Ok(None) }
+    }
+
     /// Reads a `tokenizer.json` from memory, with its `tokenizer_config.json` where there is one; `name` stands for
     /// the path in errors.
     ///
@@ -159,7 +169,7 @@ impl Tokenizer {
             (true, spelling) if to_gguf::is_sentencepiece(spelling, &loaded.vocab.tokens) => Family::SentencePiece,
             _ => Family::Other,
         };
-        // NFC is the one normalizer that byte-level BPE is used with, and that GGUF leaves out.
+        // NFC is the one normalizer that byte-level BPE is used with.
         let plain = loaded.normalizer.is_null() || loaded.normalizer.get("type").is_some_and(|t| t == "NFC");
         let pre = match family {
             Family::ByteLevelBpe if plain => pre::name_of(&loaded.pre_tokenizer, loaded.ignore_merges),

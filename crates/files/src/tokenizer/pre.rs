@@ -25,7 +25,7 @@ const SEED_CODER: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 const BAILING: &str =
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
-const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+const BLOOM: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
 const FALCON: &str = r"[\p{P}\$\+<=>\^~\|`]+";
 const CJK: &str = "[一-龥぀-ゟ゠-ヿ]+";
 const CJK_DEEPSEEK: &str = "[一-龥ࠀ-一가-퟿]+";
@@ -161,6 +161,9 @@ pub(super) fn name_of(pre_tokenizer: &Value, ignore_merges: bool) -> Option<&'st
     if !collect(pre_tokenizer, &mut patterns) {
         return None;
     }
+    // Line ends may be written as themselves.
+    let plain = |pattern: &str| pattern.replace('\r', r"\r").replace('\n', r"\n");
+    let patterns: Vec<String> = patterns.into_iter().map(plain).collect();
     let same = |s: &&Split| s.patterns == patterns.as_slice();
     let mut candidates = SPLITS.iter().filter(same);
     // Where merges are ignored or not makes the difference between rows of the same patterns. A file without the flag

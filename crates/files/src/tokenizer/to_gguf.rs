@@ -9,6 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::collections::HashMap;
 
+/// Says that characters are composed before they are split, which `pre` leaves open and other engines pass over.
+pub(super) const NFC: &str = "ggml.normalizer.nfc";
+
 pub(super) fn metadata(tokenizer: &Tokenizer) -> Result<Vec<(String, Value)>> {
     let origin = &tokenizer.origin;
     let mut out: Vec<(String, Value)> = Vec::new();
@@ -25,6 +28,9 @@ pub(super) fn metadata(tokenizer: &Tokenizer) -> Result<Vec<(String, Value)>> {
             put("ggml.pre", pre.as_str().into());
             put("ggml.tokens", tokens(tokenizer).into());
             put("ggml.token_type", kinds(tokenizer).into());
+            if inner.get_normalizer().is_some() {
+                put(NFC, true.into());
+            }
             let merges = merges(tokenizer, inner)?;
             put("ggml.merges", merges.iter().map(|(a, b)| format!("{a} {b}")).collect::<Vec<_>>().into());
         }

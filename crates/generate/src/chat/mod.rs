@@ -9,11 +9,13 @@ mod json;
 mod named;
 mod python;
 mod source;
+mod turns;
 
 use imaginal_files::Tokenizer;
 pub use jiff::civil::DateTime;
 pub use minijinja::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+pub use turns::Turns;
 
 use crate::{Error, Result};
 
@@ -87,8 +89,8 @@ impl ChatTemplate {
     /// [`Error::Template`] where the text is no Jinja, with the line.
     pub fn new(name: &str, text: &str) -> Result<ChatTemplate> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| error(name, &e))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(MOST_STEPS));

@@ -95,7 +95,7 @@ fn method_of(value: &Value, method: &str, args: &[Value]) -> Option<Result<Value
             let most = args.get(1).and_then(Value::as_i64).and_then(|n| usize::try_from(n).ok());
             let mut parts: Vec<&str> = s.rsplitn(most.map_or(usize::MAX, |n| n.saturating_add(1)), x).collect();
             parts.reverse();
-            Value::from(parts)
+            parts.into_iter().map(Value::from).collect()
         }
         ("copy", None, None) if matches!(value.kind(), ValueKind::Map | ValueKind::Seq) => value.clone(),
         _ => return None,

@@ -14,5 +14,6 @@ pub(crate) mod reference;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod template;
 pub(crate) mod tokenize;
 pub(crate) mod train;

@@ -2,10 +2,14 @@ use std::io::{IsTerminal, Read, Write};
 
 use clap::Parser;
 use imaginal_files::Tokenizer;
-use imaginal_generate::{Event, Finish, GenerateOptions, SamplerOptions, Session, Summary, encode_prompt};
+use imaginal_generate::chat::Turns;
+use imaginal_generate::{
+    ChatTemplate, Event, Finish, GenerateOptions, SamplerOptions, Session, Summary, encode_prompt,
+};
 use imaginal_models::Model;
 use serde_json::json;
 
+use super::template::ChatArgs;
 use super::tokenize::tokenizer;
 use crate::cli::{CacheArgs, Common, Failure};
 use crate::find;
@@ -13,8 +17,8 @@ use crate::find;
 /// Generate text from a prompt, or hold a conversation with a terminal
 #[derive(Parser, Debug)]
 #[command(
-    long_about = "Generate text from a prompt. Without a model the built-in one runs; without a prompt the text is read from standard input, or, at a terminal, line by line: what you type and what the model answers is one growing text",
-    after_help = "Examples:\n  imaginal run -p 'pub fn parse('\n  imaginal run model.gguf 'Once upon a time' -n 200 --temperature 0.7 --seed 1\n  imaginal run model.gguf < prompt.txt"
+    long_about = "Generate text from a prompt. Without a model the built-in one runs; without a prompt the text is read from standard input, or, at a terminal, line by line. A model that brings a chat template is given a conversation and answers; another goes on with the text, and what you type and what it adds is one growing text",
+    after_help = "Examples:\n  imaginal run -p 'pub fn parse('\n  imaginal run model.gguf 'Once upon a time' -n 200 --temperature 0.7 --seed 1\n  imaginal run chat-model.gguf 'Why is the sky blue?' --system 'Be brief.'\n  imaginal run model.gguf < prompt.txt"
 )]
 pub struct Run {
     /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
@@ -55,6 +59,17 @@ pub struct Run {
     /// Go on after tokens that end the text
     #[arg(long)]
     ignore_end: bool,
+    /// Hold a conversation, which is what happens anyway with a model that brings a chat template
+    #[arg(long)]
+    chat: bool,
+    /// What the model is told before a conversation
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    #[command(flatten)]
+    format: ChatArgs,
+    /// Go on with the text as it is, whatever template the model brings
+    #[arg(long, conflicts_with_all = ["chat", "system", "name", "variables"])]
+    raw: bool,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -68,9 +83,10 @@ impl Run {
         let mut loaded = find::load(&self.model, common)?;
         self.cache.apply(&mut loaded.model)?;
         let tokenizer = tokenizer(&self.model, loaded.tokenizer.as_ref())?;
+        let mut turns = self.turns(tokenizer)?;
         let prompt = match self.text.as_ref().or(self.prompt.as_ref()) {
             Some(prompt) => prompt.clone(),
-            None if std::io::stdin().is_terminal() => return self.converse(&loaded.model, tokenizer),
+            None if std::io::stdin().is_terminal() => return self.converse(&loaded.model, tokenizer, turns),
             None => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text)?;
@@ -78,13 +94,16 @@ impl Run {
             }
         };
         let mut session = Session::new(&loaded.model)?;
-        let ids = encode_prompt(tokenizer, &prompt)?;
+        let ids = match &mut turns {
+            Some(turns) => turns.ask(tokenizer, &prompt)?,
+            None => encode_prompt(tokenizer, &prompt)?,
+        };
         if common.json {
             let (text, tokens, summary) = session.generate(&ids, Some(tokenizer), self.options())?;
             let ms = |d: Option<std::time::Duration>| d.map(|d| d.as_secs_f64() * 1e3);
             let document = json!({
                 "model": self.model,
-                "prompt": prompt,
+                "prompt": turns.as_ref().map_or(prompt.as_str(), Turns::text),
                 "text": text,
                 "tokens": tokens,
                 "finish": finish(&summary.finish),
@@ -96,7 +115,7 @@ impl Run {
             println!("{}", serde_json::to_string_pretty(&document)?);
             return Ok(());
         }
-        let summary = self.print(&mut session, &ids, tokenizer)?.1;
+        let summary = self.print(&mut session, &ids, tokenizer)?.summary;
         println!();
         report(&summary);
         Ok(())
@@ -120,36 +139,53 @@ impl Run {
         }
     }
 
-    /// Prints the text as it comes; returns its tokens and how it went.
-    fn print(
-        &self,
-        session: &mut Session<'_, Model>,
-        prompt: &[u32],
-        tokenizer: &Tokenizer,
-    ) -> Result<(Vec<u32>, Summary), Failure> {
+    /// The conversation to hold, where one is held: with a template that is asked for, or that the model brings.
+    fn turns(&self, tokenizer: &Tokenizer) -> Result<Option<Turns>, Failure> {
+        if self.raw {
+            return Ok(None);
+        }
+        let Some(template) = self.format.template(tokenizer, false)? else {
+            if !self.chat && self.system.is_none() {
+                return Ok(None);
+            }
+            let names = ChatTemplate::names().collect::<Vec<_>>().join(", ");
+            let problem = format!("{} brings no template for conversations; name one with --template ({names})", self.model);
+            return Err(problem.into());
+        };
+        let mut conversation = self.format.conversation()?;
+        if let Some(system) = &self.system {
+            conversation.push("system", system);
+        }
+        Ok(Some(Turns::new(template, conversation)))
+    }
+
+    /// Prints the text as it comes.
+    fn print(&self, session: &mut Session<'_, Model>, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Answer, Failure> {
         let mut out = std::io::stdout().lock();
-        let mut ids = Vec::new();
+        let (mut answer, mut ids) = (String::new(), Vec::new());
         for event in session.stream(prompt, Some(tokenizer), self.options())? {
-            match event? {
-                Event::Prompt { .. } => {}
+            let (text, end) = match event? {
+                Event::Prompt { .. } => continue,
                 Event::Token { id, text } => {
                     ids.push(id);
-                    out.write_all(text.as_bytes())?;
-                    out.flush()?;
+                    (text, None)
                 }
-                Event::End { text, summary } => {
-                    out.write_all(text.as_bytes())?;
-                    out.flush()?;
-                    return Ok((ids, summary));
-                }
+                Event::End { text, summary } => (text, Some(summary)),
+            };
+            out.write_all(text.as_bytes())?;
+            out.flush()?;
+            answer.push_str(&text);
+            if let Some(summary) = end {
+                return Ok(Answer { text: answer, ids, summary });
             }
         }
         Err("the text ended without a summary".into())
     }
 
-    /// One growing text, a line from the user and an answer from the model in turn.
-    fn converse(&self, model: &Model, tokenizer: &Tokenizer) -> Result<(), Failure> {
-        eprintln!("{}: type a line, the model continues the text; an empty line or Ctrl-D ends", self.model);
+    /// A line from the user and an answer from the model in turn: a conversation, or one growing text.
+    fn converse(&self, model: &Model, tokenizer: &Tokenizer, mut turns: Option<Turns>) -> Result<(), Failure> {
+        let does = if turns.is_some() { "answers" } else { "continues the text" };
+        eprintln!("{}: type a line, the model {does}; an empty line or Ctrl-D ends", self.model);
         let mut session = Session::new(model)?;
         let mut editor = rustyline::DefaultEditor::new()?;
         let mut ids: Vec<u32> = Vec::new();
@@ -162,20 +198,30 @@ impl Run {
                 Err(e) => return Err(e.into()),
             };
             editor.add_history_entry(&line)?;
-            if ids.is_empty() {
-                ids = encode_prompt(tokenizer, &line)?;
-            } else {
-                ids.extend(tokenizer.encode(&format!("\n{line}"), false)?);
+            match &mut turns {
+                Some(turns) => ids = turns.ask(tokenizer, &line)?,
+                None if ids.is_empty() => ids = encode_prompt(tokenizer, &line)?,
+                None => ids.extend(tokenizer.encode(&format!("\n{line}"), false)?),
             }
-            let (answer, summary) = self.print(&mut session, &ids, tokenizer)?;
-            ids.extend(answer);
+            let answer = self.print(&mut session, &ids, tokenizer)?;
+            match &mut turns {
+                Some(turns) => turns.answer(&answer.text, &answer.ids),
+                None => ids.extend(answer.ids),
+            }
             println!();
-            if summary.finish == Finish::Context {
+            if answer.summary.finish == Finish::Context {
                 eprintln!("the text has reached the {} tokens the model was made for", model.config().context());
                 return Ok(());
             }
         }
     }
+}
+
+/// What a model said.
+struct Answer {
+    text: String,
+    ids: Vec<u32>,
+    summary: Summary,
 }
 
 fn finish(f: &Finish) -> &'static str {

@@ -31,10 +31,9 @@ impl Tokenize {
     /// Runs the verb.
     ///
     /// # Errors
-    /// The model cannot be loaded or has no tokenizer, or standard input is no UTF-8.
+    /// There is no such model, it has no tokenizer, or standard input is no UTF-8.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
-        let loaded = find::load(&self.model, common)?;
-        let tokenizer = tokenizer(&self.model, loaded.tokenizer.as_ref())?;
+        let tokenizer = find::tokenizer(&self.model)?;
         let text = match &self.text {
             Some(text) => text.clone(),
             None => {
