@@ -146,7 +146,8 @@ CASES = (
 GPT4O = CASES % (WORDS + "?", WORDS + "?") + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + END
 HAN = CASES.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]") % (WORDS + "?", WORDS + "?")
 DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*" + END
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"""
+    + END
 )
 CJK = "[一-龥\u3040-ゟ゠-ヿ]+"
 CJK_OLD = "[一-龥ࠀ-一가-\ud7ff]+"

@@ -40,6 +40,8 @@ struct ModelKind {
     #[serde(rename = "type")]
     kind: Option<String>,
     merges: Option<IgnoredAny>,
+    unk_token: Option<String>,
+    unk_id: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +77,8 @@ pub(super) struct Loaded {
     pub(super) vocab: Vocabulary,
     pub(super) pre_tokenizer: Value,
     pub(super) normalizer: Value,
+    /// The token for text that has none.
+    pub(super) unknown: Option<u32>,
     pub(super) bpe: bool,
     pub(super) unigram: bool,
     pub(super) ignore_merges: bool,
@@ -92,7 +96,7 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
         harmless(origin, field, value)?;
     }
     let model = model.get();
-    let ModelKind { kind, merges } = serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
+    let ModelKind { kind, merges, unk_token, unk_id } = serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
     // Files from before the field existed are BPE where they have merges.
     let bpe = kind.as_deref() == Some("BPE") || (kind.is_none() && merges.is_some());
     let unigram = kind.as_deref() == Some("Unigram");
@@ -120,11 +124,12 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
     inner.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(decoder).map_err(error("decoder"))?);
     add_tokens(origin, &mut inner, added_tokens)?;
     let vocab = vocabulary(origin, &inner, spelling)?;
+    let unknown = unk_token.and_then(|text| vocab.ids.get(&text).copied()).or(unk_id);
     check_ids(origin, &post_processor, &vocab)?;
     inner.with_post_processor(
         serde_json::from_value::<Option<PostProcessorWrapper>>(post_processor).map_err(error("post_processor"))?,
     );
-    Ok(Loaded { inner, vocab, pre_tokenizer, normalizer, bpe, unigram, ignore_merges })
+    Ok(Loaded { inner, vocab, pre_tokenizer, normalizer, unknown, bpe, unigram, ignore_merges })
 }
 
 /// Settings with which the library would stop the process. They are found by their own names: the library goes by those,

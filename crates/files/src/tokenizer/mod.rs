@@ -180,7 +180,7 @@ impl Tokenizer {
             engine: Engine::Library(Box::new(loaded.inner)),
             family,
             vocab: loaded.vocab,
-            specials: Specials::default(),
+            specials: Specials { unknown: loaded.unknown, ..Specials::default() },
             wraps: false,
             pre: pre.map(str::to_owned),
             names: Vec::new(),

@@ -44,7 +44,7 @@ pub struct Conversation {
 impl Conversation {
     /// Adds a message of text.
     pub fn push(&mut self, role: &str, content: &str) {
-        self.messages.push(Value::from_iter([("role", Value::from(role)), ("content", Value::from(content))]));
+        self.messages.push(Value::from_pairs([("role", Value::from(role)), ("content", Value::from(content))]));
     }
 }
 
@@ -184,7 +184,7 @@ impl ChatTemplate {
             variables.push(("strftime_now".to_owned(), python::strftime(now)));
         }
         let template = self.environment.get_template(TEMPLATE).map_err(|e| error(&self.name, &e))?;
-        template.render(Value::from_iter(variables)).map_err(|e| error(&self.name, &e))
+        template.render(Value::from_pairs(variables)).map_err(|e| error(&self.name, &e))
     }
 }
 

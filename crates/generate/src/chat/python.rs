@@ -48,7 +48,7 @@ pub(super) fn message(message: &Value) -> Value {
             None => fields.push(("reasoning_content".into(), thought)),
         }
     }
-    Value::from_iter(fields)
+    Value::from_pairs(fields)
 }
 
 /// The function `strftime_now(format)`.
