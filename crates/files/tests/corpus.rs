@@ -126,9 +126,11 @@ fn tokens_of(document: &Value) -> (Vec<String>, Vec<usize>) {
 }
 
 fn merges_of(document: &Value) -> Vec<String> {
-    let joined = |m: &Value| m.as_str().map(str::to_owned).unwrap_or_else(|| {
-        format!("{} {}", m[0].as_str().unwrap(), m[1].as_str().unwrap())
-    });
+    let joined = |m: &Value| {
+        m.as_str()
+            .map(str::to_owned)
+            .unwrap_or_else(|| format!("{} {}", m[0].as_str().unwrap(), m[1].as_str().unwrap()))
+    };
     document["model"]["merges"].as_array().unwrap().iter().map(joined).collect()
 }
 
@@ -158,7 +160,8 @@ fn every_split_gives_the_ids_of_the_reference() {
             check(&format!("{name} in GGUF"), &gguf, &CORPUS, split);
             check_back(name, &json, &CORPUS, true);
         } else {
-            let composed: Vec<String> = CORPUS.iter().map(|d| json.decode(&json.encode(d, false).unwrap(), false).unwrap()).collect();
+            let composed: Vec<String> =
+                CORPUS.iter().map(|d| json.decode(&json.encode(d, false).unwrap(), false).unwrap()).collect();
             check(&format!("{name} in GGUF"), &gguf, &composed, split);
         }
         check_back(name, &gguf, &CORPUS, true);
@@ -212,7 +215,8 @@ fn older_directories_give_the_ids_of_the_reference() {
     let expected = read("expected.json");
     let directory = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &[u8]| std::fs::write(directory.path().join(name), text).unwrap();
-    let clear = || std::fs::read_dir(directory.path()).unwrap().for_each(|e| std::fs::remove_file(e.unwrap().path()).unwrap());
+    let clear =
+        || std::fs::read_dir(directory.path()).unwrap().for_each(|e| std::fs::remove_file(e.unwrap().path()).unwrap());
     let open = || Tokenizer::in_directory(directory.path()).unwrap().unwrap();
     assert!(Tokenizer::in_directory(directory.path()).unwrap().is_none());
     let error = Tokenizer::from_file(directory.path()).unwrap_err();
@@ -271,9 +275,13 @@ fn older_directories_give_the_ids_of_the_reference() {
 fn tiktoken_ranks_merge_as_their_merges_do() {
     use base64::Engine as _;
     // Ranks in the order of merging: the library's own merges give the same ids.
-    let tokens: Vec<Vec<u8>> = (0..=255_u8).map(|b| vec![b]).chain(
-        ["th", "he", " t", "the", " the", "in", "ing", "  ", "    ", "日", "日本"].map(|t| t.as_bytes().to_vec()),
-    ).chain([vec![0xe6, 0x97]]).collect();
+    let tokens: Vec<Vec<u8>> = (0..=255_u8)
+        .map(|b| vec![b])
+        .chain(
+            ["th", "he", " t", "the", " the", "in", "ing", "  ", "    ", "日", "日本"].map(|t| t.as_bytes().to_vec()),
+        )
+        .chain([vec![0xe6, 0x97]])
+        .collect();
     let line = |(i, t): (usize, &Vec<u8>)| format!("{} {i}\n", base64::engine::general_purpose::STANDARD.encode(t));
     let directory = tempfile::tempdir().unwrap();
     let text: String = tokens.iter().enumerate().map(line).collect();

@@ -96,7 +96,8 @@ pub(super) fn load(origin: &Origin, bytes: &[u8]) -> Result<Loaded> {
         harmless(origin, field, value)?;
     }
     let model = model.get();
-    let ModelKind { kind, merges, unk_token, unk_id } = serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
+    let ModelKind { kind, merges, unk_token, unk_id } =
+        serde_json::from_str(model).map_err(|e| origin.malformed("model", e))?;
     // Files from before the field existed are BPE where they have merges.
     let bpe = kind.as_deref() == Some("BPE") || (kind.is_none() && merges.is_some());
     let unigram = kind.as_deref() == Some("Unigram");
@@ -141,7 +142,8 @@ fn harmless(origin: &Origin, field: &str, value: &Value) -> Result<()> {
             let number = |name: &str| map.get(name).and_then(Value::as_u64);
             if map.contains_key("precompiled_charsmap") || map.get("type").is_some_and(|t| t == "Precompiled") {
                 let table = map.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
-                let bytes = BASE64.decode(table).map_err(|e| origin.malformed(format_args!("{field}: Precompiled"), e))?;
+                let bytes =
+                    BASE64.decode(table).map_err(|e| origin.malformed(format_args!("{field}: Precompiled"), e))?;
                 if let Some(problem) = charsmap::problem(&bytes) {
                     return refuse("Precompiled", problem);
                 }

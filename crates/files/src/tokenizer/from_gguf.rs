@@ -184,11 +184,13 @@ fn unigram(meta: &Metadata) -> Result<Tokenizer> {
     let default = |id: u32| ((id as usize) < vocab.len()).then_some(id);
     let specials = specials(meta, &vocab, [None, default(1), default(2)], (false, true))?;
     let bytes = |kind: crate::gguf::ArrayRef<'_>| -> Option<Vec<u8>> {
-        kind.iter().map(|value| match value {
-            crate::gguf::ValueRef::U8(x) => Some(x),
-            crate::gguf::ValueRef::I8(x) => Some(x as u8),
-            _ => None,
-        }).collect()
+        kind.iter()
+            .map(|value| match value {
+                crate::gguf::ValueRef::U8(x) => Some(x),
+                crate::gguf::ValueRef::I8(x) => Some(x as u8),
+                _ => None,
+            })
+            .collect()
     };
     let key = "tokenizer.ggml.precompiled_charsmap";
     let charsmap = match meta.get_as::<crate::gguf::ArrayRef<'_>>(key)? {
@@ -231,7 +233,8 @@ fn library(meta: &Metadata, parts: build::Parts, vocab: &Vocabulary) -> Result<B
     let special = |(id, (text, kind)): (usize, (&'_ String, &TokenKind))| {
         (kind.is_special() || *kind == TokenKind::UserDefined).then(|| (id as u32, text.clone(), kind.is_special()))
     };
-    let added: Vec<(u32, String, bool)> = vocab.tokens.iter().zip(&vocab.kinds).enumerate().filter_map(special).collect();
+    let added: Vec<(u32, String, bool)> =
+        vocab.tokens.iter().zip(&vocab.kinds).enumerate().filter_map(special).collect();
     let added: Vec<build::Added<'_>> = added.iter().map(|(id, text, special)| (*id, text.as_str(), *special)).collect();
     Ok(Box::new(document::load(meta.origin(), &parts.document(&added))?.inner))
 }

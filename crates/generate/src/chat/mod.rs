@@ -96,12 +96,13 @@ impl ChatTemplate {
         environment.set_fuel(Some(MOST_STEPS));
         python::extend(&mut environment);
         environment.add_filter("tojson", json::tojson);
-        environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment
-            .add_template_owned(TEMPLATE, source::without_generation(text))
-            .map_err(|e| error(name, &e))?;
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> std::result::Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
+        environment.add_template_owned(TEMPLATE, source::prepared(text)).map_err(|e| error(name, &e))?;
         Ok(ChatTemplate { name: name.to_owned(), environment, variables: Vec::new() })
     }
 

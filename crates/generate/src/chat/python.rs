@@ -1,7 +1,7 @@
 //! What templates know from Python: methods of texts, lists and maps, tests and numbers, the date.
 
 use jiff::civil::DateTime;
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 
 /// Gives an environment what Jinja in Python has beyond the engine's own.
@@ -10,16 +10,23 @@ pub(super) fn extend(environment: &mut Environment<'static>) {
         Some(result) => result,
         None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     });
-    environment.set_formatter(|out, state, value| {
-        match f64::try_from(value.clone()) {
-            Ok(x) if value.kind() == ValueKind::Number && !value.is_integer() => {
-                out.write_str(&float(x)).map_err(Error::from)
-            }
-            _ => minijinja::escape_formatter(out, state, value),
+    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
+        Ok(x) if value.kind() == ValueKind::Number && !value.is_integer() => {
+            out.write_str(&float(x)).map_err(Error::from)
         }
+        _ => minijinja::escape_formatter(out, state, value),
+    });
+    environment.add_filter(super::source::ITERATED, iterated);
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
+    environment.add_filter("wordcount", |text: String| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count()
     });
     // In Python texts and maps have a length and elements too, and that is all Jinja asks for.
-    let iterable = |v: &Value| v.is_undefined() || v.kind() == ValueKind::String || v.try_iter().is_ok() && !v.is_none();
+    let iterable =
+        |v: &Value| v.is_undefined() || v.kind() == ValueKind::String || v.try_iter().is_ok() && !v.is_none();
     environment.add_test("iterable", iterable);
     environment.add_test("sequence", |v: &Value| {
         v.is_undefined() || matches!(v.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
@@ -62,7 +69,14 @@ pub(super) fn strftime(now: DateTime) -> Value {
 /// A number as Python writes it: the shortest digits that mean it, with a sign and two digits in the exponent.
 pub(super) fn float(x: f64) -> String {
     if !x.is_finite() {
-        return if x.is_nan() { "nan" } else if x > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if x.is_nan() {
+            "nan"
+        } else if x > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let text = format!("{x:?}");
     match text.split_once('e') {
@@ -72,6 +86,31 @@ pub(super) fn float(x: f64) -> String {
         }
         None => text,
     }
+}
+
+/// What a loop goes over. The engine takes `none` for an empty list.
+fn iterated(value: Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::None => Err(Error::new(ErrorKind::InvalidOperation, "'NoneType' object is not iterable")),
+        _ => Ok(value),
+    }
+}
+
+/// The filter `length`, by which nothing has the length zero.
+fn length(value: &Value) -> Result<usize, Error> {
+    if value.is_undefined() {
+        return Ok(0);
+    }
+    let wrong = || Error::new(ErrorKind::InvalidOperation, format!("a {} has no length", value.kind()));
+    value.len().ok_or_else(wrong)
+}
+
+/// The filter `default(default_value='', boolean=false)`.
+fn default(value: Value, other: Option<Value>, boolean: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let (named, flag): (Option<Value>, Option<Value>) = (kwargs.get("default_value")?, kwargs.get("boolean")?);
+    kwargs.assert_all_used()?;
+    let falsy = boolean.or(flag).is_some_and(|b| b.is_true()) && !value.is_true();
+    Ok(if value.is_undefined() || falsy { other.or(named).unwrap_or_else(|| Value::from("")) } else { value })
 }
 
 /// Methods that the compatibility layer of the engine lacks.

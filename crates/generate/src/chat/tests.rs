@@ -46,7 +46,8 @@ fn json_from_outside_is_checked() {
     assert!(parse_list("messages", "{}").unwrap_err().to_string().contains("list of objects"));
     assert!(parse_list("messages", "[1]").unwrap_err().to_string().contains("entry 0"));
     assert!(parse_list("messages", "[{").unwrap_err().to_string().contains("not JSON"));
-    let c = Conversation { messages: parse_list("m", r#"[{"z": 1.0, "a": [1e20, null]}]"#).unwrap(), ..Default::default() };
+    let c =
+        Conversation { messages: parse_list("m", r#"[{"z": 1.0, "a": [1e20, null]}]"#).unwrap(), ..Default::default() };
     let json = ChatTemplate::new("t", "{{ messages[0] | tojson }} {{ messages[0].z }}").unwrap().render(&c).unwrap();
     assert_eq!(json, r#"{"z": 1.0, "a": [1e+20, null]} 1.0"#);
 }

@@ -149,7 +149,8 @@ impl Run {
                 return Ok(None);
             }
             let names = ChatTemplate::names().collect::<Vec<_>>().join(", ");
-            let problem = format!("{} brings no template for conversations; name one with --template ({names})", self.model);
+            let problem =
+                format!("{} brings no template for conversations; name one with --template ({names})", self.model);
             return Err(problem.into());
         };
         let mut conversation = self.format.conversation()?;
@@ -160,7 +161,12 @@ impl Run {
     }
 
     /// Prints the text as it comes.
-    fn print(&self, session: &mut Session<'_, Model>, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Answer, Failure> {
+    fn print(
+        &self,
+        session: &mut Session<'_, Model>,
+        prompt: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> Result<Answer, Failure> {
         let mut out = std::io::stdout().lock();
         let (mut answer, mut ids) = (String::new(), Vec::new());
         for event in session.stream(prompt, Some(tokenizer), self.options())? {
