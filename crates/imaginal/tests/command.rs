@@ -136,3 +136,30 @@ fn a_morphed_model_runs_and_formats_are_listed() {
     assert_eq!(row("q4_k")["bits"], 4.5);
     assert!(row("q4_k")["relative_rmse"].as_f64().unwrap() < row("q3_k")["relative_rmse"].as_f64().unwrap());
 }
+
+#[test]
+fn a_conversation_is_rendered_by_the_template_that_is_named_or_brought() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).to_string_lossy().into_owned()
+    };
+    let messages = file("m.json", r#"[{"role": "user", "content": "Hi"}]"#);
+    let tools = file("t.json", r#"[{"z": 1, "a": "é"}]"#);
+    let chatml = imaginal(&["template", "default", "--template", "chatml", "--messages", &messages]);
+    assert_eq!(text(&chatml.stdout), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    let own = file("own.jinja", "{{ tools | tojson }}{{ x + 1 }} {{ strftime_now('%Y') }}{{ word }}");
+    let args = ["template", "default", "--messages", &messages, "--tools", &tools, "--file", &own, "--var", "x=2"];
+    let more = ["--var", "word=plain", "--now", "2031-02-03T04:05"];
+    assert_eq!(text(&imaginal(&[&args[..], &more[..]].concat()).stdout), "[{\"z\": 1, \"a\": \"é\"}]3 2031plain");
+
+    // The default model brings no template: a conversation with it needs a name, and then has that format.
+    let none = imaginal(&["template", "default", "--messages", &messages]);
+    assert!(none.status.code() == Some(1) && text(&none.stderr).contains("chatml"), "{}", text(&none.stderr));
+    assert_eq!(imaginal(&["run", "-p", "Hi", "--chat"]).status.code(), Some(1));
+    let run = |more: &[&str]| json(&imaginal(&[&["run", "-p", "Hi", "-n", "3", "--json"], more].concat()));
+    let prompt = run(&["--template", "chatml", "--system", "Be brief."])["prompt"].clone();
+    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(prompt, expected);
+    assert_eq!(run(&["--raw"])["prompt"], "Hi");
+}
