@@ -154,11 +154,14 @@ pub(super) fn names() -> String {
 
 /// The pre-tokenizer of a `tokenizer.json` for these patterns.
 pub(super) fn to_json(split: &Split) -> Value {
-    let mut steps: Vec<Value> = split
-        .patterns
-        .iter()
-        .map(|p| serde_json::json!({"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false}))
-        .collect();
+    let step = |pattern: &&str| match *pattern {
+        // The library's own step knows the same characters, but those of another version of Unicode.
+        FALCON => serde_json::json!({"type": "Punctuation", "behavior": "Contiguous"}),
+        pattern => serde_json::json!({
+            "type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false
+        }),
+    };
+    let mut steps: Vec<Value> = split.patterns.iter().map(step).collect();
     steps.push(serde_json::json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
     }));
