@@ -300,3 +300,38 @@ fn tiktoken_ranks_merge_as_their_merges_do() {
         assert!(error.contains("tiktoken.model") && error.contains("line"), "{error}");
     }
 }
+
+#[test]
+fn a_damaged_table_of_characters_is_an_error_or_harmless() {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let mut document = read("unigram.json");
+    let place = "/normalizer/normalizers/0/precompiled_charsmap";
+    let table = base64.decode(document.pointer(place).unwrap().as_str().unwrap()).unwrap();
+    let text: String = CORPUS[3].chars().chain("ﬁﬀ\u{a0}\u{3000}Å½e\u{301}o\u{308}\u{200b}".chars()).collect();
+    let (mut state, mut refused, mut read_on) = (7, 0, 0);
+    for round in 0..300 {
+        let mut damaged = table.clone();
+        match round % 3 {
+            0 => damaged.truncate(below(&mut state, table.len() as u64)),
+            _ => {
+                for _ in 0..1 + below(&mut state, 4) {
+                    let at = below(&mut state, table.len() as u64);
+                    damaged[at] = below(&mut state, 256) as u8;
+                }
+            }
+        }
+        *document.pointer_mut(place).unwrap() = base64.encode(damaged).into();
+        match Tokenizer::from_json("damaged", document.to_string().as_bytes(), None) {
+            Ok(tokenizer) => {
+                tokenizer.encode(&text, false).unwrap();
+                read_on += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("Precompiled"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100 && read_on > 20, "{refused} refused, {read_on} read");
+}

@@ -14,7 +14,7 @@ pub(super) fn problem(bytes: &[u8]) -> Option<&'static str> {
     }
     let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return Some("the table has no length") };
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 != 0 || size == 0 || size > rest.len() {
+    if !size.is_multiple_of(4) || size == 0 || size > rest.len() {
         return Some("the length of the trie is wrong");
     }
     let (trie, texts) = rest.split_at(size);

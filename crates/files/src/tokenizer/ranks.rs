@@ -11,8 +11,11 @@ use std::collections::HashMap;
 /// Longest token: the merges of one are looked for in every place it can be cut.
 const MOST_TOKEN: usize = 4096;
 
+/// Two tokens that merge.
+pub(super) type Merge = (String, String);
+
 /// The tokens in GPT-2's alphabet by id, and the merges that make them, in order.
-pub(super) fn read(origin: &Origin, text: &str) -> Result<(Vec<String>, Vec<(String, String)>)> {
+pub(super) fn read(origin: &Origin, text: &str) -> Result<(Vec<String>, Vec<Merge>)> {
     let mut tokens: Vec<Vec<u8>> = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         let wrong = |problem: &str| origin.malformed(format_args!("line {}", i + 1), problem);
