@@ -3,12 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-<<<<<<< HEAD
-use imaginal_files::Gguf;
-use imaginal_hub::{Aliases, Error as HubError, Settings};
-=======
 use imaginal_files::{Gguf, Tokenizer};
->>>>>>> fb8c77e (room: chat templates on the command line, a mixed megabyte for every tokenizer, docs)
+use imaginal_hub::{Aliases, Error as HubError, Settings};
 use imaginal_kernels::packed::{Precision, set_precision};
 use imaginal_models::{LoadOptions, Loaded};
 use imaginal_numeric::Format;
@@ -121,9 +117,13 @@ pub fn gguf(place: &Place) -> Result<Gguf, Failure> {
 /// # Errors
 /// There is no such model, it has no tokenizer, or its files are wrong.
 pub fn tokenizer(name: &str) -> Result<Tokenizer, Failure> {
-    let found = match Path::new(name).is_dir() {
-        true => Tokenizer::in_directory(name)?,
-        false => Some(Tokenizer::from_gguf(&gguf(name)?)?).filter(|t| t.vocab_size() > 0),
+    let place = place(name)?;
+    let found = match place.path() {
+        Some(path) if path.is_dir() => Tokenizer::in_directory(path)?,
+        Some(path) if path.extension().is_some_and(|e| e == "safetensors") => {
+            Tokenizer::in_directory(path.parent().unwrap_or(path))?
+        }
+        _ => Some(Tokenizer::from_gguf(&gguf(&place)?)?).filter(|t| t.vocab_size() > 0),
     };
     found.ok_or_else(|| format!("{name} has no tokenizer: its files hold token ids only").into())
 }
