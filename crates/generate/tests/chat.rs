@@ -85,7 +85,7 @@ fn loaded() -> Loaded {
 
 #[test]
 fn a_second_turn_feeds_only_what_is_new() {
-    let Loaded { model, tokenizer } = loaded();
+    let Loaded { model, tokenizer, .. } = loaded();
     let tokenizer = tokenizer.unwrap();
     // A template whose turns end in a special token, the only one that this vocabulary has.
     let source = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}a:{% endif %}";

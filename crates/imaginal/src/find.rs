@@ -124,9 +124,13 @@ pub fn gguf(place: &Place) -> Result<Gguf, Failure> {
 /// # Errors
 /// There is no such model, it has no tokenizer, or its files are wrong.
 pub fn tokenizer(name: &str) -> Result<Tokenizer, Failure> {
-    let found = match place(name)? {
-        Place::Path(path) if path.is_dir() => Tokenizer::in_directory(path)?,
-        place => Some(Tokenizer::from_gguf(&gguf(&place)?)?).filter(|t| t.vocab_size() > 0),
+    let place = place(name)?;
+    let found = match place.path() {
+        Some(path) if path.is_dir() => Tokenizer::in_directory(path)?,
+        Some(path) if path.extension().is_some_and(|e| e == "safetensors") => {
+            Tokenizer::in_directory(path.parent().unwrap_or(path))?
+        }
+        _ => Some(Tokenizer::from_gguf(&gguf(&place)?)?).filter(|t| t.vocab_size() > 0),
     };
     found.ok_or_else(|| format!("{name} has no tokenizer: its files hold token ids only").into())
 }
