@@ -20,8 +20,10 @@ pub(crate) const LONGEST: usize = 1 << 30;
 
 const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd"]);
 const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]);
-const CONTEXT: Key =
-    Key::new(&["context_length"], &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length"]);
+const CONTEXT: Key = Key::new(
+    &["context_length"],
+    &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"],
+);
 const RMS_EPS: Key = Key::new(
     &["attention.layer_norm_rms_epsilon"],
     &["rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"],
@@ -35,7 +37,7 @@ const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
 const PREDICTORS: Key = Key::new(&["nextn_predict_layers"], &["num_nextn_predict_layers"]);
 const QUANTIZATION: Key = Key::new(&[], &["quantization_config.quant_method"]);
 const FP8_BLOCK: Key = Key::new(&[], &["quantization_config.weight_block_size"]);
-pub(crate) const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
+pub(crate) const TIED: Key = Key::new(&[], &["tie_embedding", "tie_word_embeddings"]);
 
 /// What the blocks of a layer share.
 pub(crate) struct Shared {
@@ -348,7 +350,7 @@ impl Config {
         }
         specs.within(String::new(), String::new());
         if !outside.norm.is_empty() {
-            specs.norm("output_norm", outside.norm, &[self.hidden], *norm);
+            specs.norm(outside.gguf_norm, outside.norm, &[self.hidden], *norm);
         }
         if !self.tied {
             specs.add("output.weight", outside.head, &[self.vocab, self.hidden], true);
@@ -379,16 +381,16 @@ impl Config {
         spec.hf.iter_mut().for_each(|way| way.arrange = Some(Arrange::Scaled(rows.clone())));
     }
 
-    /// The same model with the rows of queries and keys in the order of GGUF files.
+    /// The same model with the rows of queries and keys, and value heads, in the order of GGUF files.
     pub(crate) fn in_gguf_order(mut self) -> Config {
         for layer in &mut self.layers {
             for (sub, block) in self.layout.iter().zip(layer) {
-                let style = match sub.block.of(block) {
-                    BlockRow::Attention(row) => row.gguf_rope,
-                    _ => continue,
-                };
-                if let BlockConfig::Attention(AttentionConfig { rope: Some(rope), .. }) = block {
-                    rope.style = style;
+                match (sub.block.of(block), block) {
+                    (BlockRow::Attention(row), BlockConfig::Attention(AttentionConfig { rope: Some(rope), .. })) => {
+                        rope.style = row.gguf_rope;
+                    }
+                    (BlockRow::DeltaNet(row), BlockConfig::DeltaNet(c)) => c.order = row.gguf_order,
+                    _ => {}
                 }
             }
         }

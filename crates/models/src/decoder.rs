@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent,
-    Rope, RopeConfig, Slot, Source, State, join,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, LightningAttention, Linear, Mamba,
+    Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent, Rope, RopeConfig, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -154,13 +154,21 @@ impl Model {
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Recurrent(Box::new(Mamba::new(source, &prefix, c)?)),
                     BlockConfig::Mamba2(c) => Block::Recurrent(Box::new(Mamba2::new(source, &prefix, c)?)),
+                    BlockConfig::DeltaNet(c) => Block::Recurrent(Box::new(GatedDeltaNet::new(source, &prefix, c)?)),
+                    BlockConfig::KimiDelta(c) => {
+                        Block::Recurrent(Box::new(KimiDeltaAttention::new(source, &prefix, c)?))
+                    }
+                    BlockConfig::Lightning(c) => {
+                        Block::Recurrent(Box::new(LightningAttention::new(source, &prefix, c)?))
+                    }
+                    BlockConfig::ShortConv(c) => Block::Recurrent(Box::new(ShortConv::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
                 subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside });
             }
             layers.push(subs);
         }
-        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", "output_norm")?) };
+        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", arch.outside.gguf_norm)?) };
         let head_bias = match arch.outside.head_bias.is_empty() {
             true => None,
             false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),

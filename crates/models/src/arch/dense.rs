@@ -348,6 +348,7 @@ pub(super) const GPT_NEOX: Arch = Arch {
     outside: Outside {
         embedding: &["gpt_neox.embed_in.weight"],
         norm: &["gpt_neox.final_layer_norm"],
+        gguf_norm: "output_norm",
         head: &["embed_out.weight"],
         head_bias: &[],
         layers: "gpt_neox.layers",

@@ -6,6 +6,7 @@ mod deepseek;
 mod dense;
 mod gemma;
 mod hybrid;
+mod linear;
 mod llama;
 mod mamba;
 mod moe;
@@ -73,6 +74,8 @@ pub struct Outside {
     pub embedding: &'static [&'static str],
     /// The final norm, without `.weight`; none if there is no such norm.
     pub norm: &'static [&'static str],
+    /// The final norm in GGUF files.
+    pub gguf_norm: &'static str,
     /// The output head.
     pub head: &'static [&'static str],
     /// The bias of the output head; none if it has none.
@@ -194,6 +197,7 @@ impl Outside {
     pub const MODEL: Outside = Outside {
         embedding: &["model.embed_tokens.weight"],
         norm: &["model.norm"],
+        gguf_norm: "output_norm",
         head: &["lm_head.weight"],
         head_bias: &[],
         layers: "model.layers",
@@ -263,4 +267,10 @@ pub static ARCHS: &[Arch] = &[
     hybrid::NEMOTRON_H_MOE,
     hybrid::NEMOTRON_H,
     hybrid::FALCON_H1,
+    linear::QWEN3_NEXT,
+    linear::QWEN35,
+    linear::QWEN35_MOE,
+    linear::LFM2,
+    linear::LFM2_MOE,
+    linear::KIMI_LINEAR,
 ];

@@ -17,6 +17,21 @@ const fn experts(row: MoeRow) -> SubLayer {
     SubLayer::new(FFN_NORM, BlockRow::Moe(row))
 }
 
+/// Experts of Qwen beside one that every token uses, behind a gate.
+pub(super) const QWEN_SHARED: MoeRow = MoeRow {
+    normalised: [false, false],
+    shared: Some(SharedRow {
+        hf: "mlp.shared_expert",
+        gate: Some("mlp.shared_expert_gate"),
+        count: None,
+        inner: Some(Key::new(
+            &["expert_shared_feed_forward_length", "feed_forward_length"],
+            &["shared_expert_intermediate_size"],
+        )),
+    }),
+    ..MoeRow::QWEN
+};
+
 pub(super) const QWEN2_MOE: Arch = Arch {
     name: "qwen2moe",
     doc: "Qwen 1.5 and 2, mixture of experts: one that every token uses, behind a gate",
@@ -26,25 +41,7 @@ pub(super) const QWEN2_MOE: Arch = Arch {
         attention(QWEN2_ATTENTION),
         SubLayer::new(
             FFN_NORM,
-            BlockRow::Choice(Choice {
-                pick: by_step,
-                of: &[
-                    BlockRow::Mlp(MlpRow::PLAIN),
-                    BlockRow::Moe(MoeRow {
-                        normalised: [false, false],
-                        shared: Some(SharedRow {
-                            hf: "mlp.shared_expert",
-                            gate: Some("mlp.shared_expert_gate"),
-                            count: None,
-                            inner: Some(Key::new(
-                                &["expert_shared_feed_forward_length", "feed_forward_length"],
-                                &["shared_expert_intermediate_size"],
-                            )),
-                        }),
-                        ..MoeRow::QWEN
-                    }),
-                ],
-            }),
+            BlockRow::Choice(Choice { pick: by_step, of: &[BlockRow::Mlp(MlpRow::PLAIN), BlockRow::Moe(QWEN_SHARED)] }),
         ),
     ],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -20,6 +20,9 @@ pub struct RopeRow {
     pub truncate: bool,
     /// What stretches the wavelengths where `config.json` does not speak of it.
     pub usual: Option<&'static Yarn>,
+    /// Whether readers of GGUF files want to know how pairs are shared out between the axes of images. Text has the same
+    /// position on all of them.
+    pub axes: bool,
 }
 
 /// Which layers turn their queries and keys.
@@ -37,8 +40,15 @@ pub enum Turned {
 
 impl RopeRow {
     /// All of every head in every layer, with base 10,000.
-    pub const PLAIN: RopeRow =
-        RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None, truncate: true, usual: None };
+    pub const PLAIN: RopeRow = RopeRow {
+        turned: Turned::All,
+        partial: 1.0,
+        theta: 10000.0,
+        local: None,
+        truncate: true,
+        usual: None,
+        axes: false,
+    };
 }
 
 /// The names of a field in all the objects that `config.json` may have it in.
@@ -253,6 +263,10 @@ fn linear(factor: f64) -> RopeScaling {
 pub(super) fn write(row: &RopeRow, c: &RopeConfig, keys: &mut Keys) -> Result<(), String> {
     keys.set("rope.dimension_count", c.dims as u32);
     keys.set("rope.freq_base", c.theta as f32);
+    if row.axes {
+        let pairs = (c.dims / 2) as i32;
+        keys.set("rope.dimension_sections", vec![(pairs + 2) / 3, (pairs + 1) / 3, pairs / 3, 0]);
+    }
     let original = |x: usize| x.min(u32::MAX as usize) as u32;
     match &c.scaling {
         // Factors are tensors.
