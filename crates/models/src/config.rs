@@ -60,6 +60,15 @@ pub struct ModelScales {
     pub softcap: Option<f64>,
 }
 
+/// Factors of the sum that a block leaves: see [`crate::arch::MixRow`].
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// Of what the block has read, after its norm.
+    pub read: f64,
+    /// Of the block's result.
+    pub result: f64,
+}
+
 /// Everything about a model but its values: checked, so that a model can be built from it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -76,6 +85,7 @@ pub struct Config {
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used: ends of names, and factors.
     hf_factors: Vec<(&'static str, Vec<f64>)>,
     layers: Vec<Vec<BlockConfig>>,
+    mixes: Vec<Vec<Option<Mix>>>,
     predictors: usize,
     fp8_blocks: Option<[usize; 2]>,
 }
@@ -204,9 +214,13 @@ impl Config {
         let variant = arch.variants.iter().find(|v| (v.when)(&reader));
         let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
+        let mut mixes = vec![Vec::new(); shared.layers];
         for sub in layout {
-            for (layer, block) in layers.iter_mut().zip(sub.block.read(&reader)) {
-                layer.push(block);
+            for (i, block) in sub.block.read(&reader).into_iter().enumerate() {
+                let factor = |key: &Key| fields.float(key, Some(1.0), -1e6, 1e6);
+                let keys = sub.mix.and_then(|mix| mix.factors.get(sub.block.number(&block)));
+                mixes[i].push(keys.map(|[read, result]| Mix { read: factor(read), result: factor(result) }));
+                layers[i].push(block);
             }
         }
         let Shared { hidden, eps, context, .. } = shared;
@@ -227,6 +241,7 @@ impl Config {
             layout,
             hf_factors,
             layers,
+            mixes,
             predictors,
             fp8_blocks,
         })
@@ -297,6 +312,11 @@ impl Config {
     /// The blocks, layer by layer.
     pub fn layers(&self) -> &[Vec<BlockConfig>] {
         &self.layers
+    }
+
+    /// How the results of the blocks join the residual stream, layer by layer; `None` where they are added.
+    pub fn mixes(&self) -> &[Vec<Option<Mix>>] {
+        &self.mixes
     }
 
     /// Whether a tensor belongs to a layer after the last, whose names begin with `layers` and its number.
@@ -428,6 +448,14 @@ impl Config {
                 Factor::Over(Key { gguf: [key, ..], .. }) => keys.set(key, (1.0 / value) as f32),
                 _ => {}
             }
+        }
+        let mut mixes = self.mixes.iter().flatten().flatten();
+        if let Some(first) = mixes.next() {
+            if first.result != 1.0 || mixes.any(|mix| mix != first) {
+                let what = "factors of single blocks in the residual stream have no place in a GGUF file";
+                return Err(Error::Argument(what.into()));
+            }
+            keys.set("residual_scale", first.read as f32);
         }
         if let (Some(Key { gguf: [key, ..], .. }), Some(cap)) = (row.softcap, self.scales.softcap) {
             keys.set(key, cap as f32);

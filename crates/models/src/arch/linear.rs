@@ -3,12 +3,12 @@
 use imaginal_nn::{HeadOrder, Scores};
 
 use super::deepseek::V3;
-use super::llama::{ATTN_NORM, FFN_NORM, LLAMA};
+use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, MIXTRAL};
 use super::moe::QWEN_SHARED;
-use super::{Arch, HfName, NormName, Outside, SubLayer};
+use super::{Arch, HfName, MixRow, NormName, Outside, SubLayer};
 use crate::blocks::{
-    AttentionRow, Bias, BlockRow, Choice, DeltaNetRow, DenseLayers, KimiDeltaRow, MlaRow, MlpRow, MoeRow, QkNormRow,
-    Reader, RopeRow, SharedRow, ShortConvRow, after_leading, by_interval, by_kv_heads, by_step, by_types,
+    AttentionRow, Bias, BlockRow, Choice, DeltaNetRow, DenseLayers, KimiDeltaRow, LightningRow, MlaRow, MlpRow, MoeRow,
+    QkNormRow, Reader, RopeRow, SharedRow, ShortConvRow, after_leading, by_interval, by_kv_heads, by_step, by_types,
 };
 use crate::fields::Key;
 
@@ -241,4 +241,68 @@ const KIMI_EXPERTS: MoeRow = MoeRow {
         inner: None,
     }),
     ..V3
+};
+
+/// Attention where one of two lists says so, or in each eighth layer.
+fn minimax_pick(r: &Reader) -> Vec<usize> {
+    const TYPES: Key = Key::new(&[], &["attn_type_list"]);
+    const POST_NORM: Key = Key::new(&[], &["postnorm"]);
+    if !r.f.flag(&POST_NORM, true) {
+        r.f.problem(r.f.name(&POST_NORM), "only true is supported");
+    }
+    match r.f.flags(&TYPES, r.shared.layers) {
+        Some(full) => r.pick(&full.into_iter().map(|full| usize::from(!full)).collect::<Vec<_>>()),
+        None => by_interval(r, 8),
+    }
+}
+
+const fn minimax_mix(names: &'static [[&'static str; 2]; 2]) -> [Key; 2] {
+    [Key::new(&["residual_scale"], &names[0]), Key::new(&[], &names[1])]
+}
+
+const FULL_MIX: [Key; 2] = minimax_mix(&[
+    ["full_attn_alpha_factor", "layernorm_full_attention_alpha"],
+    ["full_attn_beta_factor", "layernorm_full_attention_beta"],
+]);
+const LINEAR_MIX: [Key; 2] = minimax_mix(&[
+    ["linear_attn_alpha_factor", "layernorm_linear_attention_alpha"],
+    ["linear_attn_beta_factor", "layernorm_linear_attention_beta"],
+]);
+const MLP_MIX: [Key; 2] =
+    minimax_mix(&[["mlp_alpha_factor", "layernorm_mlp_alpha"], ["mlp_beta_factor", "layernorm_mlp_beta"]]);
+
+pub(super) const MINIMAX: Arch = Arch {
+    name: "minimax-01",
+    doc: "MiniMax Text 01: lightning attention, with full attention in each eighth layer, experts",
+    hf: &[
+        HfName { model_type: "minimax_text_01", class: "MiniMaxText01ForCausalLM" },
+        HfName { model_type: "minimax", class: "MiniMaxForCausalLM" },
+    ],
+    outside: Outside { ignored: &[".slope_rate", ".query_decay", ".key_decay", ".diagonal_decay"], ..Outside::MODEL },
+    context: 1 << 20,
+    layer: &[
+        SubLayer {
+            mix: Some(MixRow { factors: &[FULL_MIX, LINEAR_MIX] }),
+            ..SubLayer::new(
+                ATTN_NORM,
+                BlockRow::Choice(Choice {
+                    pick: minimax_pick,
+                    of: &[
+                        BlockRow::Attention(AttentionRow {
+                            rope: RopeRow { theta: 1e6, ..RopeRow::PLAIN },
+                            ..AttentionRow::PLAIN
+                        }),
+                        BlockRow::Lightning(LightningRow { hf: "self_attn", eps: 1e-6 }),
+                    ],
+                }),
+            )
+        },
+        SubLayer { mix: Some(MixRow { factors: &[MLP_MIX] }), ..SubLayer::new(FFN_NORM, BlockRow::Moe(MIXTRAL)) },
+    ],
+    tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "head_dim": 8, "rotary_dim": 4, "num_local_experts": 5,
+              "num_experts_per_tok": 2, "intermediate_size": 13, "attn_type_list": [0, 1, 0],
+              "layernorm_full_attention_alpha": 1.5, "layernorm_linear_attention_alpha": 1.5,
+              "layernorm_mlp_alpha": 1.5}"#,
+    ..LLAMA
 };

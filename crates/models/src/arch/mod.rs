@@ -160,6 +160,16 @@ pub struct SubLayer {
     /// Whether the block reads what the one before it has read, instead of the residual stream after that: through a norm
     /// of its own if it has one, else through the same.
     pub beside: bool,
+    /// How the block's result joins the residual stream, if it is not simply added.
+    pub mix: Option<MixRow>,
+}
+
+/// Factors of a sum: the residual stream becomes what the block has read, after its norm, times one factor, plus the
+/// block's result times another (MiniMax).
+#[derive(Copy, Clone, Debug)]
+pub struct MixRow {
+    /// The fields of the two factors, 1 if they are absent, for each block of a choice.
+    pub factors: &'static [[Key; 2]],
 }
 
 /// The names of a norm within a layer, without `.weight`.
@@ -188,7 +198,7 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false }
+        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None }
     }
 }
 
@@ -273,4 +283,6 @@ pub static ARCHS: &[Arch] = &[
     linear::LFM2,
     linear::LFM2_MOE,
     linear::KIMI_LINEAR,
+    linear::MINIMAX,
+    moe::GRANITE_HYBRID,
 ];

@@ -255,27 +255,36 @@ impl BlockRow {
         }
     }
 
+    /// Which block of a choice a configuration was read with; 0 where there is no choice.
+    pub(crate) fn number(&self, config: &BlockConfig) -> usize {
+        match self {
+            BlockRow::Choice(choice) => choice.of.iter().position(|row| row.has_read(config)).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// The row that a configuration was read with.
     pub(crate) fn of(&self, config: &BlockConfig) -> &BlockRow {
-        let same = |row: &BlockRow| {
-            matches!(
-                (row, config),
-                (BlockRow::Attention(_), BlockConfig::Attention(_))
-                    | (BlockRow::Mla(_), BlockConfig::Mla(_))
-                    | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
-                    | (BlockRow::Moe(_), BlockConfig::Moe(_))
-                    | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
-                    | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
-                    | (BlockRow::DeltaNet(_), BlockConfig::DeltaNet(_))
-                    | (BlockRow::KimiDelta(_), BlockConfig::KimiDelta(_))
-                    | (BlockRow::Lightning(_), BlockConfig::Lightning(_))
-                    | (BlockRow::ShortConv(_), BlockConfig::ShortConv(_))
-            )
-        };
         match self {
-            BlockRow::Choice(choice) => choice.of.iter().find(|row| same(row)).unwrap_or(self),
+            BlockRow::Choice(choice) => choice.of.get(self.number(config)).unwrap_or(self),
             _ => self,
         }
+    }
+
+    fn has_read(&self, config: &BlockConfig) -> bool {
+        matches!(
+            (self, config),
+            (BlockRow::Attention(_), BlockConfig::Attention(_))
+                | (BlockRow::Mla(_), BlockConfig::Mla(_))
+                | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
+                | (BlockRow::Moe(_), BlockConfig::Moe(_))
+                | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
+                | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
+                | (BlockRow::DeltaNet(_), BlockConfig::DeltaNet(_))
+                | (BlockRow::KimiDelta(_), BlockConfig::KimiDelta(_))
+                | (BlockRow::Lightning(_), BlockConfig::Lightning(_))
+                | (BlockRow::ShortConv(_), BlockConfig::ShortConv(_))
+        )
     }
 
     /// Names the tensors of one block.

@@ -36,6 +36,8 @@ pub enum Turned {
     Windowed,
     /// All but each n-th; a list `no_rope_layers` in `config.json` (0 for layers that do not turn) overrides.
     AllButEach(usize),
+    /// All, if the position embedding is called `rope`, else none; GGUF files have a flag for it (Granite 4).
+    Named,
 }
 
 impl RopeRow {
@@ -107,6 +109,8 @@ const MSCALE: Key = Key::new(&[], names!("mscale"));
 const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
 const SHORT: Key = Key::new(&[], names!("short_factor"));
 const LONG: Key = Key::new(&[], names!("long_factor"));
+const TURNED: Key = Key::new(&["rope.scaling.finetuned"], &[]);
+const EMBEDDING: Key = Key::new(&[], &["position_embedding_type"]);
 const NO_ROPE: Key = Key::new(&[], &["no_rope_layers"]);
 const NO_ROPE_INTERVAL: Key = Key::new(&[], &["no_rope_layer_interval"]);
 
@@ -144,6 +148,10 @@ impl RopeRow {
         match self.turned {
             Turned::All => vec![true; r.layers.len()],
             Turned::Never => vec![false; r.layers.len()],
+            Turned::Named => {
+                let rope = if r.f.is_gguf() { r.f.flag(&TURNED, true) } else { r.f.is_text(&EMBEDDING, "rope") };
+                vec![rope; r.layers.len()]
+            }
             Turned::Windowed if windowed.contains(&true) => windowed.to_vec(),
             Turned::Windowed => vec![true; r.layers.len()],
             Turned::AllButEach(n) => {
