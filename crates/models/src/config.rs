@@ -20,8 +20,10 @@ pub(crate) const LONGEST: usize = 1 << 30;
 
 const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd"]);
 const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]);
-const CONTEXT: Key =
-    Key::new(&["context_length"], &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length"]);
+const CONTEXT: Key = Key::new(
+    &["context_length"],
+    &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"],
+);
 const RMS_EPS: Key = Key::new(
     &["attention.layer_norm_rms_epsilon"],
     &["rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"],
@@ -35,7 +37,7 @@ const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
 const PREDICTORS: Key = Key::new(&["nextn_predict_layers"], &["num_nextn_predict_layers"]);
 const QUANTIZATION: Key = Key::new(&[], &["quantization_config.quant_method"]);
 const FP8_BLOCK: Key = Key::new(&[], &["quantization_config.weight_block_size"]);
-pub(crate) const TIED: Key = Key::new(&[], &["tie_word_embeddings"]);
+pub(crate) const TIED: Key = Key::new(&[], &["tie_embedding", "tie_word_embeddings"]);
 
 /// What the blocks of a layer share.
 pub(crate) struct Shared {
@@ -58,6 +60,15 @@ pub struct ModelScales {
     pub softcap: Option<f64>,
 }
 
+/// Factors of the sum that a block leaves: see [`crate::arch::MixRow`].
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// Of what the block has read, after its norm.
+    pub read: f64,
+    /// Of the block's result.
+    pub result: f64,
+}
+
 /// Everything about a model but its values: checked, so that a model can be built from it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -74,6 +85,7 @@ pub struct Config {
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used: ends of names, and factors.
     hf_factors: Vec<(&'static str, Vec<f64>)>,
     layers: Vec<Vec<BlockConfig>>,
+    mixes: Vec<Vec<Option<Mix>>>,
     predictors: usize,
     fp8_blocks: Option<[usize; 2]>,
 }
@@ -202,9 +214,13 @@ impl Config {
         let variant = arch.variants.iter().find(|v| (v.when)(&reader));
         let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
+        let mut mixes = vec![Vec::new(); shared.layers];
         for sub in layout {
-            for (layer, block) in layers.iter_mut().zip(sub.block.read(&reader)) {
-                layer.push(block);
+            for (i, block) in sub.block.read(&reader).into_iter().enumerate() {
+                let factor = |key: &Key| fields.float(key, Some(1.0), -1e6, 1e6);
+                let keys = sub.mix.and_then(|mix| mix.factors.get(sub.block.number(&block)));
+                mixes[i].push(keys.map(|[read, result]| Mix { read: factor(read), result: factor(result) }));
+                layers[i].push(block);
             }
         }
         let Shared { hidden, eps, context, .. } = shared;
@@ -225,6 +241,7 @@ impl Config {
             layout,
             hf_factors,
             layers,
+            mixes,
             predictors,
             fp8_blocks,
         })
@@ -297,6 +314,11 @@ impl Config {
         &self.layers
     }
 
+    /// How the results of the blocks join the residual stream, layer by layer; `None` where they are added.
+    pub fn mixes(&self) -> &[Vec<Option<Mix>>] {
+        &self.mixes
+    }
+
     /// Whether a tensor belongs to a layer after the last, whose names begin with `layers` and its number.
     pub(crate) fn is_predictor(&self, layers: &str, name: &str) -> bool {
         let number = name.strip_prefix(layers).and_then(|n| n.strip_prefix('.')?.split('.').next()?.parse().ok());
@@ -348,7 +370,7 @@ impl Config {
         }
         specs.within(String::new(), String::new());
         if !outside.norm.is_empty() {
-            specs.norm("output_norm", outside.norm, &[self.hidden], *norm);
+            specs.norm(outside.gguf_norm, outside.norm, &[self.hidden], *norm);
         }
         if !self.tied {
             specs.add("output.weight", outside.head, &[self.vocab, self.hidden], true);
@@ -379,16 +401,16 @@ impl Config {
         spec.hf.iter_mut().for_each(|way| way.arrange = Some(Arrange::Scaled(rows.clone())));
     }
 
-    /// The same model with the rows of queries and keys in the order of GGUF files.
+    /// The same model with the rows of queries and keys, and value heads, in the order of GGUF files.
     pub(crate) fn in_gguf_order(mut self) -> Config {
         for layer in &mut self.layers {
             for (sub, block) in self.layout.iter().zip(layer) {
-                let style = match sub.block.of(block) {
-                    BlockRow::Attention(row) => row.gguf_rope,
-                    _ => continue,
-                };
-                if let BlockConfig::Attention(AttentionConfig { rope: Some(rope), .. }) = block {
-                    rope.style = style;
+                match (sub.block.of(block), block) {
+                    (BlockRow::Attention(row), BlockConfig::Attention(AttentionConfig { rope: Some(rope), .. })) => {
+                        rope.style = row.gguf_rope;
+                    }
+                    (BlockRow::DeltaNet(row), BlockConfig::DeltaNet(c)) => c.order = row.gguf_order,
+                    _ => {}
                 }
             }
         }
@@ -426,6 +448,14 @@ impl Config {
                 Factor::Over(Key { gguf: [key, ..], .. }) => keys.set(key, (1.0 / value) as f32),
                 _ => {}
             }
+        }
+        let mut mixes = self.mixes.iter().flatten().flatten();
+        if let Some(first) = mixes.next() {
+            if first.result != 1.0 || mixes.any(|mix| mix != first) {
+                let what = "factors of single blocks in the residual stream have no place in a GGUF file";
+                return Err(Error::Argument(what.into()));
+            }
+            keys.set("residual_scale", first.read as f32);
         }
         if let (Some(Key { gguf: [key, ..], .. }), Some(cap)) = (row.softcap, self.scales.softcap) {
             keys.set(key, cap as f32);

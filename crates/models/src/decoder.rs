@@ -1,14 +1,15 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent,
-    Rope, RopeConfig, Slot, Source, State, join,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, LightningAttention, Linear, Mamba,
+    Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent, Rope, RopeConfig, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
 
 use crate::arch::NormName;
 use crate::blocks::BlockConfig;
+use crate::config::Mix;
 use crate::state::{BlockState, ModelState};
 use crate::{Config, Error, Result};
 
@@ -45,6 +46,7 @@ struct SubLayer {
     post_norm: Option<NamedNorm>,
     sum_norm: Option<NamedNorm>,
     beside: bool,
+    mix: Option<Mix>,
 }
 
 #[derive(Debug)]
@@ -138,7 +140,7 @@ impl Model {
         for (i, layer) in config.layers().iter().enumerate() {
             let prefix = format!("blk.{i}");
             let mut subs = Vec::with_capacity(layer.len());
-            for (row, block) in config.layout().iter().zip(layer) {
+            for ((row, block), &mix) in config.layout().iter().zip(layer).zip(&config.mixes()[i]) {
                 let norm = |source: &mut dyn Source, name: &'static Option<NormName>| {
                     NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf)).transpose()
                 };
@@ -154,13 +156,21 @@ impl Model {
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Recurrent(Box::new(Mamba::new(source, &prefix, c)?)),
                     BlockConfig::Mamba2(c) => Block::Recurrent(Box::new(Mamba2::new(source, &prefix, c)?)),
+                    BlockConfig::DeltaNet(c) => Block::Recurrent(Box::new(GatedDeltaNet::new(source, &prefix, c)?)),
+                    BlockConfig::KimiDelta(c) => {
+                        Block::Recurrent(Box::new(KimiDeltaAttention::new(source, &prefix, c)?))
+                    }
+                    BlockConfig::Lightning(c) => {
+                        Block::Recurrent(Box::new(LightningAttention::new(source, &prefix, c)?))
+                    }
+                    BlockConfig::ShortConv(c) => Block::Recurrent(Box::new(ShortConv::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
-                subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside });
+                subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside, mix });
             }
             layers.push(subs);
         }
-        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", "output_norm")?) };
+        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", arch.outside.gguf_norm)?) };
         let head_bias = match arch.outside.head_bias.is_empty() {
             true => None,
             false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),
@@ -303,7 +313,11 @@ impl Model {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
                 let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state)?)?;
-                x = NamedNorm::apply(&sub.sum_norm, x.add(&times(y, scales.residual)?)?)?;
+                let sum = match sub.mix {
+                    Some(mix) => times(normed.clone(), mix.read)?.add(&times(y, mix.result)?)?,
+                    None => x.add(&times(y, scales.residual)?)?,
+                };
+                x = NamedNorm::apply(&sub.sum_norm, sum)?;
             }
         }
         if rows == Rows::Last {

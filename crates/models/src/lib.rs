@@ -30,7 +30,7 @@ mod tensors;
 
 pub use arch::{ARCHS, Arch};
 pub use blocks::{BlockConfig, BlockRow};
-pub use config::{Config, ModelScales};
+pub use config::{Config, Mix, ModelScales};
 pub use decoder::{LanguageModel, Model, Rows};
 pub use error::{Error, Problem, Result};
 pub use fields::Key;

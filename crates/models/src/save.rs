@@ -152,7 +152,10 @@ impl Model {
     }
 
     fn encode(&self, spec: &TensorSpec, value: &Held, format: Format) -> Result<Vec<u8>> {
-        let order = spec.heads.and_then(|heads| self.file_order(spec, heads));
+        let order = match spec.moved {
+            Some(moved) => Some((moved.axis, moved.order().into_iter().map(|i| i as u32).collect())),
+            None => spec.heads.and_then(|heads| self.file_order(spec, heads)).map(|order| (0, order)),
+        };
         let tensor = match value {
             Held::Weight(w) if order.is_none() && format != Format::F32 => {
                 return Ok(w.to_packed(format)?.bytes().to_vec());
@@ -168,7 +171,10 @@ impl Model {
             Map::Times(factor) => tensor.mul_scalar(1.0 / factor)?,
         };
         let tensor = match order {
-            Some(order) => tensor.index_select(0, &Tensor::from_vec(order, spec.shape[0], &Device::Cpu)?)?,
+            Some((axis, order)) => {
+                let order: Vec<u32> = order;
+                tensor.index_select(axis, &Tensor::from_vec(order, spec.shape[axis], &Device::Cpu)?)?
+            }
             None => tensor,
         };
         if format == Format::F32 {

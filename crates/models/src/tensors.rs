@@ -39,6 +39,33 @@ pub struct TensorSpec {
     /// For queries and keys (weights and biases): how many heads lie one after another in the rows, whose order within
     /// a head is that of the RoPE style.
     pub heads: Option<usize>,
+    /// For what belongs to value heads: how a GGUF file has them in another order than the model.
+    pub moved: Option<HeadMove>,
+}
+
+/// An order of value heads, each of which belongs to one of several groups. In the model the heads of a group follow one
+/// another; in a file the first heads of all groups do, then the second ones, and so on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct HeadMove {
+    /// The dimension along which they lie.
+    pub axis: usize,
+    /// Where they begin along it; what comes before stays where it is.
+    pub first: usize,
+    /// How many groups there are.
+    pub groups: usize,
+    /// Heads of a group.
+    pub share: usize,
+    /// Elements of a head.
+    pub dim: usize,
+}
+
+impl HeadMove {
+    /// Which elements of the model's tensor follow one another in the file.
+    pub(crate) fn order(&self) -> Vec<usize> {
+        let head = |i: usize| i % self.groups * self.share + i / self.groups;
+        let heads = (0..self.groups * self.share).map(head);
+        (0..self.first).chain(heads.flat_map(|h| (0..self.dim).map(move |i| self.first + h * self.dim + i))).collect()
+    }
 }
 
 /// A way in which files hold a parameter: as some rows of one tensor, or as several tensors one after another.
@@ -265,6 +292,7 @@ impl Specs {
             hf_map: Map::Same,
             matrix,
             heads: None,
+            moved: None,
         });
         let at = self.list.len() - 1;
         &mut self.list[at]
@@ -275,6 +303,21 @@ impl Specs {
         if let Some(last) = self.list.last_mut() {
             last.gguf.clear();
         }
+    }
+
+    /// Notes that value heads are moved in the tensor added last.
+    pub fn move_heads(&mut self, moved: Option<HeadMove>) {
+        if let Some(last) = self.list.last_mut() {
+            last.moved = moved;
+        }
+    }
+
+    /// Adds the logarithms of decay rates, `ssm_a_log`. GGUF files have `ssm_a`, of this shape or one of `others`, and the
+    /// first of those is written.
+    pub fn decay_rates(&mut self, hf: Vec<Stored>, shape: &[usize], others: &[&[usize]]) {
+        let shapes = others.iter().copied().chain([shape]);
+        let gguf = shapes.map(|shape| Stored::whole("ssm_a", shape)).collect();
+        self.add_ways("ssm_a_log", gguf, hf, shape, false).map = Map::NegExp;
     }
 
     /// Adds `gguf.weight` `[outputs, inputs]` and, if there is one, `gguf.bias`.
@@ -342,6 +385,12 @@ mod tests {
             stored.pieces().filter_map(|p| p.rows).collect::<Vec<_>>()
         };
         assert_eq!((rows(0), rows(1)), (vec![0..3, 6..9], vec![3..6, 9..12]));
+    }
+
+    #[test]
+    fn heads_of_a_group_are_dealt_out() {
+        let moved = HeadMove { axis: 0, first: 1, groups: 2, share: 3, dim: 2 };
+        assert_eq!(moved.order(), [0, 1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12]);
     }
 
     #[test]

@@ -17,22 +17,20 @@ pub(super) const fn mlp(row: MlpRow) -> SubLayer {
     SubLayer::new(FFN_NORM, BlockRow::Mlp(row))
 }
 
+/// Experts of Mixtral.
+pub(super) const MIXTRAL: MoeRow = MoeRow {
+    hf: "block_sparse_moe.experts",
+    names: ["w1", "w3", "w2"],
+    hf_router: "block_sparse_moe.gate",
+    moved: Some(["mlp.experts", "mlp.gate"]),
+    inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
+    normalised: [true, true],
+    ..MoeRow::QWEN
+};
+
 /// GGUF files have no other name for Mixtral.
-const DENSE_OR_MIXTRAL: BlockRow = BlockRow::Choice(Choice {
-    pick: if_any,
-    of: &[
-        BlockRow::Mlp(MlpRow::LLAMA),
-        BlockRow::Moe(MoeRow {
-            hf: "block_sparse_moe.experts",
-            names: ["w1", "w3", "w2"],
-            hf_router: "block_sparse_moe.gate",
-            moved: Some(["mlp.experts", "mlp.gate"]),
-            inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
-            normalised: [true, true],
-            ..MoeRow::QWEN
-        }),
-    ],
-});
+const DENSE_OR_MIXTRAL: BlockRow =
+    BlockRow::Choice(Choice { pick: if_any, of: &[BlockRow::Mlp(MlpRow::LLAMA), BlockRow::Moe(MIXTRAL)] });
 
 pub(super) const LLAMA: Arch = Arch {
     name: "llama",

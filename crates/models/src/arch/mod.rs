@@ -6,6 +6,7 @@ mod deepseek;
 mod dense;
 mod gemma;
 mod hybrid;
+mod linear;
 mod llama;
 mod mamba;
 mod moe;
@@ -73,6 +74,8 @@ pub struct Outside {
     pub embedding: &'static [&'static str],
     /// The final norm, without `.weight`; none if there is no such norm.
     pub norm: &'static [&'static str],
+    /// The final norm in GGUF files.
+    pub gguf_norm: &'static str,
     /// The output head.
     pub head: &'static [&'static str],
     /// The bias of the output head; none if it has none.
@@ -157,6 +160,16 @@ pub struct SubLayer {
     /// Whether the block reads what the one before it has read, instead of the residual stream after that: through a norm
     /// of its own if it has one, else through the same.
     pub beside: bool,
+    /// How the block's result joins the residual stream, if it is not simply added.
+    pub mix: Option<MixRow>,
+}
+
+/// Factors of a sum: the residual stream becomes what the block has read, after its norm, times one factor, plus the
+/// block's result times another (MiniMax).
+#[derive(Copy, Clone, Debug)]
+pub struct MixRow {
+    /// The fields of the two factors, 1 if they are absent, for each block of a choice.
+    pub factors: &'static [[Key; 2]],
 }
 
 /// The names of a norm within a layer, without `.weight`.
@@ -185,7 +198,7 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false }
+        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None }
     }
 }
 
@@ -194,6 +207,7 @@ impl Outside {
     pub const MODEL: Outside = Outside {
         embedding: &["model.embed_tokens.weight"],
         norm: &["model.norm"],
+        gguf_norm: "output_norm",
         head: &["lm_head.weight"],
         head_bias: &[],
         layers: "model.layers",
@@ -263,4 +277,12 @@ pub static ARCHS: &[Arch] = &[
     hybrid::NEMOTRON_H_MOE,
     hybrid::NEMOTRON_H,
     hybrid::FALCON_H1,
+    linear::QWEN3_NEXT,
+    linear::QWEN35,
+    linear::QWEN35_MOE,
+    linear::LFM2,
+    linear::LFM2_MOE,
+    linear::KIMI_LINEAR,
+    linear::MINIMAX,
+    moe::GRANITE_HYBRID,
 ];

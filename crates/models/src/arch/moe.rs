@@ -4,18 +4,34 @@ use imaginal_nn::{Activation, NormKind, Over, Scores, Yarn};
 use imaginal_tensor::RopeStyle;
 
 use super::dense::{GRANITE, GRANITE_ATTENTION};
-use super::llama::{FFN_NORM, LLAMA, attention};
+use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, attention};
 use super::qwen::QWEN2_ATTENTION;
 use super::{Arch, HfName, NormName, Outside, SubLayer};
 use crate::blocks::{
-    ActivationRow, AttentionRow, Bias, BlockRow, Choice, DenseLayers, EXPERTS, Fused, MlpRow, MoeRow, QkNormRow,
-    RopeRow, SharedRow, Stacks, Turned, Window, by_interleave, by_step,
+    ActivationRow, AttentionRow, Bias, BlockRow, Choice, DenseLayers, EXPERTS, Fused, GatedNormRow, Mamba2Row, MlpRow,
+    MoeRow, QkNormRow, RopeRow, SharedRow, Stacks, Turned, Window, by_interleave, by_kv_heads, by_step, by_types,
+    if_any,
 };
 use crate::fields::Key;
 
 const fn experts(row: MoeRow) -> SubLayer {
     SubLayer::new(FFN_NORM, BlockRow::Moe(row))
 }
+
+/// Experts of Qwen beside one that every token uses, behind a gate.
+pub(super) const QWEN_SHARED: MoeRow = MoeRow {
+    normalised: [false, false],
+    shared: Some(SharedRow {
+        hf: "mlp.shared_expert",
+        gate: Some("mlp.shared_expert_gate"),
+        count: None,
+        inner: Some(Key::new(
+            &["expert_shared_feed_forward_length", "feed_forward_length"],
+            &["shared_expert_intermediate_size"],
+        )),
+    }),
+    ..MoeRow::QWEN
+};
 
 pub(super) const QWEN2_MOE: Arch = Arch {
     name: "qwen2moe",
@@ -26,31 +42,30 @@ pub(super) const QWEN2_MOE: Arch = Arch {
         attention(QWEN2_ATTENTION),
         SubLayer::new(
             FFN_NORM,
-            BlockRow::Choice(Choice {
-                pick: by_step,
-                of: &[
-                    BlockRow::Mlp(MlpRow::PLAIN),
-                    BlockRow::Moe(MoeRow {
-                        normalised: [false, false],
-                        shared: Some(SharedRow {
-                            hf: "mlp.shared_expert",
-                            gate: Some("mlp.shared_expert_gate"),
-                            count: None,
-                            inner: Some(Key::new(
-                                &["expert_shared_feed_forward_length", "feed_forward_length"],
-                                &["shared_expert_intermediate_size"],
-                            )),
-                        }),
-                        ..MoeRow::QWEN
-                    }),
-                ],
-            }),
+            BlockRow::Choice(Choice { pick: by_step, of: &[BlockRow::Mlp(MlpRow::PLAIN), BlockRow::Moe(QWEN_SHARED)] }),
         ),
     ],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 13,
               "shared_expert_intermediate_size": 19}"#,
     ..LLAMA
+};
+
+const GRANITE_EXPERTS: MoeRow = MoeRow {
+    hf: "block_sparse_moe",
+    hf_router: "block_sparse_moe.router.layer",
+    stacks: Stacks::Rows(["input_linear.weight", "output_linear.weight"]),
+    inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
+    scores: Scores::SoftmaxChosen,
+    normalised: [false, false],
+    shared: Some(SharedRow {
+        hf: "shared_mlp",
+        gate: None,
+        count: None,
+        inner: Some(Key::new(&["expert_shared_feed_forward_length"], &["shared_intermediate_size"])),
+    }),
+    shared_fused: Some(["input_linear", "output_linear"]),
+    ..MoeRow::QWEN
 };
 
 pub(super) const GRANITE_MOE: Arch = Arch {
@@ -60,30 +75,63 @@ pub(super) const GRANITE_MOE: Arch = Arch {
         HfName { model_type: "granitemoe", class: "GraniteMoeForCausalLM" },
         HfName { model_type: "granitemoeshared", class: "GraniteMoeSharedForCausalLM" },
     ],
-    layer: &[
-        attention(GRANITE_ATTENTION),
-        experts(MoeRow {
-            hf: "block_sparse_moe",
-            hf_router: "block_sparse_moe.router.layer",
-            stacks: Stacks::Rows(["input_linear.weight", "output_linear.weight"]),
-            inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
-            scores: Scores::SoftmaxChosen,
-            normalised: [false, false],
-            shared: Some(SharedRow {
-                hf: "shared_mlp",
-                gate: None,
-                count: None,
-                inner: Some(Key::new(&["expert_shared_feed_forward_length"], &["shared_intermediate_size"])),
-            }),
-            shared_fused: Some(["input_linear", "output_linear"]),
-            ..MoeRow::QWEN
-        }),
-    ],
+    layer: &[attention(GRANITE_ATTENTION), experts(GRANITE_EXPERTS)],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 13,
               "shared_intermediate_size": 19, "embedding_multiplier": 4.0, "residual_multiplier": 0.7}"#,
     ..GRANITE
 };
+
+pub(super) const GRANITE_HYBRID: Arch = Arch {
+    name: "granitehybrid",
+    doc: "Granite 4: Mamba-2 with a layer of attention now and then, mostly without positions, with or without experts",
+    hf: &[HfName { model_type: "granitemoehybrid", class: "GraniteMoeHybridForCausalLM" }],
+    tied: true,
+    layer: &[
+        SubLayer::new(
+            ATTN_NORM,
+            BlockRow::Choice(Choice {
+                pick: |r| match r.f.is_gguf() {
+                    true => by_kv_heads(r),
+                    false => by_types(r, &LAYER_TYPES, &GRANITE_TYPES),
+                },
+                of: &[
+                    BlockRow::Mamba2(Mamba2Row { hf: "mamba", norm: GatedNormRow::Groups }),
+                    BlockRow::Attention(AttentionRow {
+                        rope: RopeRow { turned: Turned::Named, ..RopeRow::PLAIN },
+                        ..GRANITE_ATTENTION
+                    }),
+                ],
+            }),
+        ),
+        SubLayer::new(
+            FFN_NORM,
+            BlockRow::Choice(Choice {
+                pick: if_any,
+                of: &[
+                    BlockRow::Mlp(MlpRow {
+                        hf: "shared_mlp",
+                        hf_fused: Some("input_linear"),
+                        names: ["", "", "output_linear"],
+                        inner: (Key::new(&["feed_forward_length"], &["shared_intermediate_size"]), None),
+                        ..MlpRow::PLAIN
+                    }),
+                    BlockRow::Moe(GRANITE_EXPERTS),
+                ],
+            }),
+        ),
+    ],
+    tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "layer_types": ["mamba", "attention", "mamba"], "mamba_d_state": 8,
+              "mamba_n_heads": 6, "mamba_d_head": 8, "mamba_n_groups": 2, "num_local_experts": 5,
+              "num_experts_per_tok": 2, "intermediate_size": 13, "shared_intermediate_size": 19,
+              "residual_multiplier": 0.7}"#,
+    ..GRANITE
+};
+
+const LAYER_TYPES: Key = Key::new(&[], &["layer_types"]);
+const GRANITE_TYPES: [(&str, usize); 4] =
+    [("mamba", 0), ("linear_attention", 0), ("attention", 1), ("full_attention", 1)];
 
 pub(super) const MINIMAX_M2: Arch = Arch {
     name: "minimax-m2",

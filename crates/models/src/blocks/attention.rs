@@ -526,6 +526,9 @@ impl AttentionRow {
         {
             return Err("which layers turn queries and keys has no place in a GGUF file".into());
         }
+        if matches!(self.rope.turned, Turned::Named) {
+            keys.set("rope.scaling.finetuned", layers.iter().any(|(_, c)| turned(c)));
+        }
         if matches!(self.window, Window::Chunked) {
             if layers.iter().any(|(_, c)| c.chunk.is_some() != turned(c)) {
                 return Err("which layers have chunks has no place in a GGUF file".into());

@@ -59,3 +59,20 @@ pub(crate) fn by_types(r: &Reader, key: &Key, names: &[(&str, usize)]) -> Vec<us
     };
     r.layers.iter().map(number).collect()
 }
+
+const RECURRENT: Key = Key::new(&["attention.recurrent_layers"], &[]);
+const LAYER_TYPES: Key = Key::new(&[], &["layer_types"]);
+const INTERVAL: Key = Key::new(&["full_attention_interval"], &["full_attention_interval"]);
+
+/// 0 for layers with attention, 1 for recurrent ones: by a list, or else all but each n-th are, where `usual` is the number
+/// that files leave out.
+pub(crate) fn by_interval(r: &Reader, usual: usize) -> Vec<usize> {
+    if let Some(flags) = r.f.flags(&RECURRENT, r.shared.layers) {
+        return r.pick(&flags.into_iter().map(usize::from).collect::<Vec<_>>());
+    }
+    if r.f.texts(&LAYER_TYPES).is_some() {
+        return by_types(r, &LAYER_TYPES, &[("full_attention", 0), ("linear_attention", 1)]);
+    }
+    let interval = r.f.size(&INTERVAL, Some(usual), r.shared.layers.max(usual));
+    r.layers.iter().map(|layer| usize::from(!(layer + 1).is_multiple_of(interval))).collect()
+}

@@ -1,10 +1,10 @@
-use imaginal_nn::{Activation, InnerNorms, MambaConfig};
+use imaginal_nn::{InnerNorms, MambaConfig};
 
-use super::mlp::ActivationRow;
+use super::delta::only_silu;
 use super::{Keys, Reader};
 use crate::config::WIDTH;
 use crate::fields::Key;
-use crate::tensors::{Map, Specs, Stored};
+use crate::tensors::{Specs, Stored};
 
 /// What an architecture fixes of its selective state space.
 #[derive(Copy, Clone, Debug)]
@@ -43,9 +43,7 @@ pub(super) const MOST: usize = 4096;
 impl MambaRow {
     pub(super) fn read(&self, r: &Reader) -> MambaConfig {
         let f = r.f;
-        if ActivationRow::Usually(Activation::Silu).read(r) != Activation::Silu {
-            f.problem("hidden_act", "only silu is supported here");
-        }
+        only_silu(r);
         let norms = match self.norms {
             InnerNormsRow::Never if f.flag(&INNER_NORMS, false) => InnerNormsRow::Bare,
             norms => norms,
@@ -102,9 +100,8 @@ impl MambaRow {
             }
         }
         specs.linear("ssm_dt", &hf("dt_proj"), [c.inner, c.dt_rank], true, None);
-        let a = specs.add("ssm_a_log", &[&hf("A_log")], &[c.inner, c.state], false);
-        a.gguf.iter_mut().for_each(|way| way.name = way.name.replace("ssm_a_log", "ssm_a"));
-        a.map = Map::NegExp;
+        let shape = [c.inner, c.state];
+        specs.decay_rates(vec![Stored::whole(hf("A_log"), &shape)], &shape, &[]);
         specs.add("ssm_d", &[&hf("D")], &[c.inner], false);
         specs.linear("ssm_out", &hf("out_proj"), [c.hidden, c.inner], c.bias, None);
         if c.bias {

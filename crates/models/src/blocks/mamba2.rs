@@ -4,7 +4,7 @@ use super::mamba::{CONV, CONV_BIAS, INNER, MOST, STATE};
 use super::{Keys, Reader};
 use crate::config::WIDTH;
 use crate::fields::Key;
-use crate::tensors::{Map, Specs, Stored};
+use crate::tensors::{Specs, Stored};
 
 /// What an architecture fixes of its state space of heads.
 #[derive(Copy, Clone, Debug)]
@@ -99,9 +99,7 @@ impl Mamba2Row {
         }
         specs.add("ssm_dt.bias", &[&hf("dt_bias")], &[c.heads], false);
         let each = |name: &str| vec![Stored::whole(hf(name), &[c.heads])];
-        let a = specs.add_stored("ssm_a_log", each("A_log"), &[c.heads, 1], false);
-        a.gguf.iter_mut().for_each(|way| way.name = way.name.replace("ssm_a_log", "ssm_a"));
-        a.map = Map::NegExp;
+        specs.decay_rates(each("A_log"), &[c.heads, 1], &[]);
         specs.add_stored("ssm_d", each("D"), &[c.heads, 1], false);
         if let Some(norm) = &c.norm {
             let stored = Stored::whole(hf("norm.weight"), &[c.inner]);

@@ -39,8 +39,12 @@ impl MlaRow {
     pub(super) fn read(&self, r: &Reader) -> MlaConfig {
         let f = r.f;
         let size = |key: &Key| f.size(key, None, WIDTH);
-        let (heads, kv_rank, turned_dim, value_dim) =
-            (f.size(&HEADS, None, 1 << 14), size(&KV_RANK), size(&TURNED_DIM), size(&VALUE_DIM));
+        let (heads, kv_rank, turned_dim, value_dim) = (
+            r.counts(&HEADS, None, 1 << 14).first().copied().unwrap_or(1),
+            size(&KV_RANK),
+            size(&TURNED_DIM),
+            size(&VALUE_DIM),
+        );
         let plain_dim = match f.is_gguf() {
             true => size(&KEY_DIM).saturating_sub(turned_dim).max(1),
             false => size(&PLAIN_DIM),

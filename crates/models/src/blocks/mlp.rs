@@ -27,6 +27,8 @@ pub struct MlpRow {
     /// The width between its matrices: the field, and how many times that of the residual stream it is where
     /// `config.json` has no such field.
     pub inner: (Key, Option<usize>),
+    /// Whether that field of `config.json` is to be adjusted, unless `block_auto_adjust_ff_dim` is off (LFM2).
+    pub adjusted: bool,
 }
 
 /// The function between the matrices.
@@ -45,6 +47,10 @@ const LIMIT: f64 = 7.0;
 const SLOPE: f64 = 1.702;
 
 const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"]);
+
+const ADJUST: Key = Key::new(&[], &["block_auto_adjust_ff_dim"]);
+const TIMES: Key = Key::new(&[], &["block_ffn_dim_multiplier"]);
+const MULTIPLE: Key = Key::new(&[], &["block_multiple_of"]);
 
 impl ActivationRow {
     pub(super) fn read(self, r: &Reader) -> Activation {
@@ -99,6 +105,7 @@ impl MlpRow {
         activation: ActivationRow::Usually(Activation::Silu),
         bias: Bias::Optional(&["mlp_bias"]),
         inner: (Key::new(&["feed_forward_length"], &["intermediate_size", "ffn_hidden_size", "ffn_dim"]), None),
+        adjusted: false,
     };
 
     /// The same without biases.
@@ -114,7 +121,13 @@ impl MlpRow {
             activation: self.activation.read(r),
             bias: r.bias(self.bias, "ffn_down.bias"),
         };
-        let inner = r.counts(key, usual, WIDTH);
+        let mut inner = r.counts(key, usual, WIDTH);
+        if self.adjusted && !r.f.is_gguf() && r.f.flag(&ADJUST, true) {
+            let times = r.f.float(&TIMES, Some(1.0), 1e-3, 1e3);
+            let multiple = r.f.size(&MULTIPLE, Some(256), WIDTH);
+            let adjust = |inner: usize| ((times * (2 * inner / 3) as f64) as usize).div_ceil(multiple) * multiple;
+            inner.iter_mut().for_each(|inner| *inner = adjust(*inner).clamp(1, WIDTH));
+        }
         inner.into_iter().map(|inner| MlpConfig { inner, ..config.clone() }).collect()
     }
 

@@ -3,26 +3,35 @@
 
 mod attention;
 mod choice;
+mod delta;
+mod lightning;
 mod mamba;
 mod mamba2;
 mod mla;
 mod mlp;
 mod moe;
 mod rope;
+mod short_conv;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
-pub(crate) use choice::{by_kv_heads, by_types};
+pub(crate) use choice::{by_interval, by_kv_heads, by_types};
+pub use delta::{DeltaNetRow, KimiDeltaRow};
+pub use lightning::LightningRow;
 pub use mamba::{InnerNormsRow, MambaRow};
 pub use mamba2::{GatedNormRow, Mamba2Row};
 pub use mla::MlaRow;
 pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
-pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_interleave, by_step, if_any, is_softmax};
+pub(crate) use moe::{EXPERTS, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub use rope::{RopeRow, Turned};
+pub use short_conv::ShortConvRow;
 
 use imaginal_files::gguf::Value;
-use imaginal_nn::{AttentionConfig, Mamba2Config, MambaConfig, MlaConfig, MlpConfig, MoeConfig};
+use imaginal_nn::{
+    AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LightningAttentionConfig, Mamba2Config,
+    MambaConfig, MlaConfig, MlpConfig, MoeConfig, ShortConvConfig,
+};
 
 use crate::config::Shared;
 use crate::fields::{Fields, Key};
@@ -44,6 +53,14 @@ pub enum BlockRow {
     Mamba(MambaRow),
     /// A state space of heads.
     Mamba2(Mamba2Row),
+    /// A gated DeltaNet.
+    DeltaNet(DeltaNetRow),
+    /// Kimi delta attention.
+    KimiDelta(KimiDeltaRow),
+    /// Lightning attention.
+    Lightning(LightningRow),
+    /// A gated short convolution.
+    ShortConv(ShortConvRow),
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -63,6 +80,14 @@ pub enum BlockConfig {
     Mamba(MambaConfig),
     /// A state space of heads.
     Mamba2(Mamba2Config),
+    /// A gated DeltaNet.
+    DeltaNet(GatedDeltaNetConfig),
+    /// Kimi delta attention.
+    KimiDelta(KimiDeltaAttentionConfig),
+    /// Lightning attention.
+    Lightning(LightningAttentionConfig),
+    /// A gated short convolution.
+    ShortConv(ShortConvConfig),
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -201,6 +226,16 @@ impl Keys {
     }
 }
 
+/// Notes which layers are recurrent, where the others have attention.
+fn write_recurrent(recurrent: impl Iterator<Item = usize>, keys: &mut Keys) {
+    let mut flags = vec![false; keys.layers];
+    recurrent.for_each(|layer| flags[layer] = true);
+    if let Some(first) = flags.iter().position(|recurrent| !recurrent) {
+        keys.set("full_attention_interval", first as u32 + 1);
+    }
+    keys.set("attention.recurrent_layers", flags);
+}
+
 impl BlockRow {
     /// The blocks of which a layer has one: itself, but for a choice.
     pub fn alternatives(&self) -> &[BlockRow] {
@@ -220,27 +255,44 @@ impl BlockRow {
             BlockRow::Moe(row) => vec![BlockConfig::Moe(row.read(r)); n],
             BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(r)); n],
             BlockRow::Mamba2(row) => vec![BlockConfig::Mamba2(row.read(r)); n],
+            BlockRow::DeltaNet(row) => vec![BlockConfig::DeltaNet(row.read(r)); n],
+            BlockRow::KimiDelta(row) => row.read(r).into_iter().map(BlockConfig::KimiDelta).collect(),
+            BlockRow::Lightning(row) => row.read(r).into_iter().map(BlockConfig::Lightning).collect(),
+            BlockRow::ShortConv(row) => vec![BlockConfig::ShortConv(row.read(r)); n],
             BlockRow::Choice(choice) => choice.read(r),
+        }
+    }
+
+    /// Which block of a choice a configuration was read with; 0 where there is no choice.
+    pub(crate) fn number(&self, config: &BlockConfig) -> usize {
+        match self {
+            BlockRow::Choice(choice) => choice.of.iter().position(|row| row.has_read(config)).unwrap_or(0),
+            _ => 0,
         }
     }
 
     /// The row that a configuration was read with.
     pub(crate) fn of(&self, config: &BlockConfig) -> &BlockRow {
-        let same = |row: &BlockRow| {
-            matches!(
-                (row, config),
-                (BlockRow::Attention(_), BlockConfig::Attention(_))
-                    | (BlockRow::Mla(_), BlockConfig::Mla(_))
-                    | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
-                    | (BlockRow::Moe(_), BlockConfig::Moe(_))
-                    | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
-                    | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
-            )
-        };
         match self {
-            BlockRow::Choice(choice) => choice.of.iter().find(|row| same(row)).unwrap_or(self),
+            BlockRow::Choice(choice) => choice.of.get(self.number(config)).unwrap_or(self),
             _ => self,
         }
+    }
+
+    fn has_read(&self, config: &BlockConfig) -> bool {
+        matches!(
+            (self, config),
+            (BlockRow::Attention(_), BlockConfig::Attention(_))
+                | (BlockRow::Mla(_), BlockConfig::Mla(_))
+                | (BlockRow::Mlp(_), BlockConfig::Mlp(_))
+                | (BlockRow::Moe(_), BlockConfig::Moe(_))
+                | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
+                | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
+                | (BlockRow::DeltaNet(_), BlockConfig::DeltaNet(_))
+                | (BlockRow::KimiDelta(_), BlockConfig::KimiDelta(_))
+                | (BlockRow::Lightning(_), BlockConfig::Lightning(_))
+                | (BlockRow::ShortConv(_), BlockConfig::ShortConv(_))
+        )
     }
 
     /// Names the tensors of one block.
@@ -252,6 +304,10 @@ impl BlockRow {
             (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
             (BlockRow::Mamba2(row), BlockConfig::Mamba2(c)) => row.tensors(c, specs),
+            (BlockRow::DeltaNet(row), BlockConfig::DeltaNet(c)) => row.tensors(c, specs),
+            (BlockRow::KimiDelta(row), BlockConfig::KimiDelta(c)) => row.tensors(c, specs),
+            (BlockRow::Lightning(row), BlockConfig::Lightning(c)) => row.tensors(c, specs),
+            (BlockRow::ShortConv(row), BlockConfig::ShortConv(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -280,6 +336,10 @@ impl BlockRow {
             BlockRow::Moe(row) => row.write(&of!(Moe), keys),
             BlockRow::Mamba(row) => row.write(&of!(Mamba), keys),
             BlockRow::Mamba2(row) => row.write(&of!(Mamba2), keys),
+            BlockRow::DeltaNet(row) => row.write(&of!(DeltaNet), keys),
+            BlockRow::KimiDelta(row) => row.write(&of!(KimiDelta), keys),
+            BlockRow::Lightning(row) => row.write(&of!(Lightning), keys),
+            BlockRow::ShortConv(row) => row.write(&of!(ShortConv), keys),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }

@@ -1,7 +1,7 @@
 use imaginal_nn::{Activation, Groups, MlpConfig, MoeConfig, RouterConfig, Scores, SharedExperts};
 
 use super::mlp::{ActivationRow, MlpRow};
-use super::{Keys, Reader};
+use super::{Bias, Keys, Reader};
 use crate::config::WIDTH;
 use crate::fields::Key;
 use crate::tensors::{Specs, Stored};
@@ -106,19 +106,20 @@ const USED: Key = Key::new(
     &["expert_used_count"],
     &["num_experts_per_tok", "num_experts_per_token", "moe_topk", "ffn_config.moe_top_k"],
 );
-const NORMALISED: Key = Key::new(&["expert_weights_norm"], &["norm_topk_prob"]);
+const NORMALISED: Key = Key::new(&["expert_weights_norm"], &["norm_topk_prob", "moe_renormalize"]);
 const SCALE: Key = Key::new(&["expert_weights_scale"], &["routed_scaling_factor"]);
 const GATING: Key = Key::new(&["expert_gating_func"], &[]);
 const TOPK_METHOD: Key = Key::new(&[], &["topk_method"]);
 const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
-const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group"]);
+const GROUPS: Key = Key::new(&["expert_group_count"], &["n_group", "num_expert_group"]);
 const GROUPS_USED: Key = Key::new(&["expert_group_used_count"], &["topk_group"]);
 const LATENT: Key = Key::new(&["moe_latent_size"], &["moe_latent_size"]);
 const STEP: Key = Key::new(&[], &["decoder_sparse_step"]);
 const INTERLEAVE: Key = Key::new(&["interleave_moe_layer_step"], &["interleave_moe_layer_step"]);
 const MOE_LAYERS: Key = Key::new(&[], &["moe_layers"]);
 const DENSE_LAYERS: Key = Key::new(&[], &["mlp_only_layers"]);
-pub(crate) const LEADING: Key = Key::new(&["leading_dense_block_count"], &["first_k_dense_replace"]);
+pub(crate) const LEADING: Key =
+    Key::new(&["leading_dense_block_count"], &["first_k_dense_replace", "num_dense_layers"]);
 
 /// Most experts that are believed.
 const MOST: usize = 1 << 12;
@@ -190,7 +191,8 @@ impl MoeRow {
                 used,
                 scores: self.scores,
                 bias: self.router_bias,
-                correction: self.correction.is_some() && (!f.is_gguf() || r.present("exp_probs_b.bias")),
+                correction: self.correction.is_some()
+                    && r.bias(Bias::Usually(&["use_expert_bias"]), "exp_probs_b.bias"),
                 groups,
                 normalised: f.flag(&NORMALISED, if f.is_gguf() { gguf } else { hf }),
                 scale: f.float(&SCALE, Some(1.0), 0.0, 1e6),

@@ -20,6 +20,9 @@ pub struct RopeRow {
     pub truncate: bool,
     /// What stretches the wavelengths where `config.json` does not speak of it.
     pub usual: Option<&'static Yarn>,
+    /// Whether readers of GGUF files want to know how pairs are shared out between the axes of images. Text has the same
+    /// position on all of them.
+    pub axes: bool,
 }
 
 /// Which layers turn their queries and keys.
@@ -33,12 +36,21 @@ pub enum Turned {
     Windowed,
     /// All but each n-th; a list `no_rope_layers` in `config.json` (0 for layers that do not turn) overrides.
     AllButEach(usize),
+    /// All, if the position embedding is called `rope`, else none; GGUF files have a flag for it (Granite 4).
+    Named,
 }
 
 impl RopeRow {
     /// All of every head in every layer, with base 10,000.
-    pub const PLAIN: RopeRow =
-        RopeRow { turned: Turned::All, partial: 1.0, theta: 10000.0, local: None, truncate: true, usual: None };
+    pub const PLAIN: RopeRow = RopeRow {
+        turned: Turned::All,
+        partial: 1.0,
+        theta: 10000.0,
+        local: None,
+        truncate: true,
+        usual: None,
+        axes: false,
+    };
 }
 
 /// The names of a field in all the objects that `config.json` may have it in.
@@ -97,6 +109,8 @@ const MSCALE: Key = Key::new(&[], names!("mscale"));
 const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
 const SHORT: Key = Key::new(&[], names!("short_factor"));
 const LONG: Key = Key::new(&[], names!("long_factor"));
+const TURNED: Key = Key::new(&["rope.scaling.finetuned"], &[]);
+const EMBEDDING: Key = Key::new(&[], &["position_embedding_type"]);
 const NO_ROPE: Key = Key::new(&[], &["no_rope_layers"]);
 const NO_ROPE_INTERVAL: Key = Key::new(&[], &["no_rope_layer_interval"]);
 
@@ -134,6 +148,10 @@ impl RopeRow {
         match self.turned {
             Turned::All => vec![true; r.layers.len()],
             Turned::Never => vec![false; r.layers.len()],
+            Turned::Named => {
+                let rope = if r.f.is_gguf() { r.f.flag(&TURNED, true) } else { r.f.is_text(&EMBEDDING, "rope") };
+                vec![rope; r.layers.len()]
+            }
             Turned::Windowed if windowed.contains(&true) => windowed.to_vec(),
             Turned::Windowed => vec![true; r.layers.len()],
             Turned::AllButEach(n) => {
@@ -253,6 +271,10 @@ fn linear(factor: f64) -> RopeScaling {
 pub(super) fn write(row: &RopeRow, c: &RopeConfig, keys: &mut Keys) -> Result<(), String> {
     keys.set("rope.dimension_count", c.dims as u32);
     keys.set("rope.freq_base", c.theta as f32);
+    if row.axes {
+        let pairs = (c.dims / 2) as i32;
+        keys.set("rope.dimension_sections", vec![(pairs + 2) / 3, (pairs + 1) / 3, pairs / 3, 0]);
+    }
     let original = |x: usize| x.min(u32::MAX as usize) as u32;
     match &c.scaling {
         // Factors are tensors.
