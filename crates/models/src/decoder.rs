@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent,
-    Rope, RopeConfig, Slot, Source, State, join,
+    Attention, Embedding, Fresh, Init, KvState, Linear, Mamba, Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm,
+    Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix, Rwkv7TimeMix, RwkvChannelMix, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -76,11 +76,26 @@ enum Block {
     Mlp(Mlp),
     Moe(Moe),
     Recurrent(Box<dyn Recurrent>),
+    Rwkv7(Rwkv7TimeMix),
+}
+
+/// What blocks hand on to those of later layers within one pass through the model.
+#[derive(Default)]
+struct Pass {
+    /// The values of the first layer (RWKV-7).
+    values: Option<Tensor>,
 }
 
 impl Block {
-    fn forward(&self, x: &Tensor, state: Option<&mut BlockState>) -> imaginal_nn::Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        state: Option<&mut BlockState>,
+        pass: &mut Pass,
+    ) -> imaginal_nn::Result<Tensor> {
         match (self, state) {
+            (Block::Rwkv7(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s), &mut pass.values),
+            (Block::Rwkv7(b), None) => b.forward(x, None, &mut pass.values),
             (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
             (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
             (Block::Mla(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
@@ -93,6 +108,8 @@ impl Block {
         }
     }
 }
+
+const OUTPUT_NORM: NormName = NormName::new("output_norm", "");
 
 /// Fresh models larger than this are surely a mistake in the settings.
 const MOST_PARAMETERS: u64 = 1 << 36;
@@ -118,14 +135,15 @@ impl Model {
         let arch = config.arch();
         let (hidden, kind, eps) = (config.hidden(), arch.norm, config.eps());
         let embedding = Embedding::new(source, "token_embd", config.vocab(), hidden, init)?;
-        let norm = |source: &mut dyn Source, prefix: &str, name: &'static str| {
+        let norm = |source: &mut dyn Source, prefix: &str, name: &'static NormName| {
+            let (name, kind) = (name.gguf, name.kind.unwrap_or(kind));
             Norm::new(source, &join(prefix, name), &[hidden], kind, eps).map(|norm| NamedNorm { name, norm })
         };
         let positions = match arch.embedding.positions {
             Some(_) => Some(Embedding::new(source, "position_embd", config.context(), hidden, init)?),
             None => None,
         };
-        let embedding_norm = arch.embedding.norm.map(|n| norm(source, "", n.gguf)).transpose()?;
+        let embedding_norm = arch.embedding.norm.as_ref().map(|n| norm(source, "", n)).transpose()?;
         let mut ropes: Vec<Arc<Rope>> = Vec::new();
         let mut shared_rope = |c: &RopeConfig| {
             let shared = ropes.iter().find(|r| r.config() == c).cloned();
@@ -140,7 +158,7 @@ impl Model {
             let mut subs = Vec::with_capacity(layer.len());
             for (row, block) in config.layout().iter().zip(layer) {
                 let norm = |source: &mut dyn Source, name: &'static Option<NormName>| {
-                    NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf)).transpose()
+                    NormName::in_layer(name, i).map(|n| norm(source, &prefix, n)).transpose()
                 };
                 let pre = norm(source, &row.norm)?;
                 let block = match block {
@@ -154,13 +172,18 @@ impl Model {
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Recurrent(Box::new(Mamba::new(source, &prefix, c)?)),
                     BlockConfig::Mamba2(c) => Block::Recurrent(Box::new(Mamba2::new(source, &prefix, c)?)),
+                    BlockConfig::Mamba3(c) => Block::Recurrent(Box::new(Mamba3::new(source, &prefix, c)?)),
+                    BlockConfig::Rwkv6(c) => Block::Recurrent(Box::new(Rwkv6TimeMix::new(source, &prefix, c)?)),
+                    BlockConfig::Rwkv7(c) => Block::Rwkv7(Rwkv7TimeMix::new(source, &prefix, c)?),
+                    BlockConfig::ChannelMix(c) => Block::Recurrent(Box::new(RwkvChannelMix::new(source, &prefix, c)?)),
+                    BlockConfig::Mlstm(c) => Block::Recurrent(Box::new(Mlstm::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
                 subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside });
             }
             layers.push(subs);
         }
-        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", "output_norm")?) };
+        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", &OUTPUT_NORM)?) };
         let head_bias = match arch.outside.head_bias.is_empty() {
             true => None,
             false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),
@@ -225,6 +248,7 @@ impl Model {
             .zip(self.config.layers().iter().flatten())
             .map(|(sub, config)| match (&sub.block, config) {
                 (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
+                (Block::Rwkv7(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }
@@ -291,7 +315,8 @@ impl Model {
             x = x.add(&positions.forward(&self.positions_of(start, ids.dim(1)?)?)?)?;
         }
         x = NamedNorm::apply(&self.embedding_norm, x)?;
-        for layer in &self.layers {
+        let mut pass = Pass::default();
+        for (i, layer) in self.layers.iter().enumerate() {
             // What the last block has read, before and after its norm.
             let (mut read, mut normed) = (x.clone(), x.clone());
             for sub in layer {
@@ -302,8 +327,11 @@ impl Model {
                 if sub.norm.is_some() {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
-                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state)?)?;
+                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state, &mut pass)?)?;
                 x = NamedNorm::apply(&sub.sum_norm, x.add(&times(y, scales.residual)?)?)?;
+            }
+            if scales.halved.is_some_and(|every| (i + 1).is_multiple_of(every)) {
+                x = x.mul_scalar(0.5)?;
             }
         }
         if rows == Rows::Last {
@@ -402,6 +430,7 @@ impl Module for Model {
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Recurrent(b) => b.slots(&prefix, visit),
+                    Block::Rwkv7(b) => b.slots(&prefix, visit),
                 }
                 NamedNorm::slots(&sub.post_norm, &prefix, visit);
                 NamedNorm::slots(&sub.sum_norm, &prefix, visit);

@@ -5,24 +5,33 @@ mod attention;
 mod choice;
 mod mamba;
 mod mamba2;
+mod mamba3;
 mod mla;
 mod mlp;
 mod moe;
 mod rope;
+mod rwkv;
+mod xlstm;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
 pub(crate) use choice::{by_kv_heads, by_types};
 pub use mamba::{InnerNormsRow, MambaRow};
 pub use mamba2::{GatedNormRow, Mamba2Row};
+pub use mamba3::Mamba3Row;
 pub use mla::MlaRow;
 pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
 pub(crate) use moe::{EXPERTS, LEADING, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub use rope::{RopeRow, Turned};
+pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
+pub use xlstm::MlstmRow;
 
 use imaginal_files::gguf::Value;
-use imaginal_nn::{AttentionConfig, Mamba2Config, MambaConfig, MlaConfig, MlpConfig, MoeConfig};
+use imaginal_nn::{
+    AttentionConfig, Mamba2Config, Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig,
+    Rwkv6TimeMixConfig, Rwkv7TimeMixConfig, RwkvChannelMixConfig,
+};
 
 use crate::config::Shared;
 use crate::fields::{Fields, Key};
@@ -44,6 +53,16 @@ pub enum BlockRow {
     Mamba(MambaRow),
     /// A state space of heads.
     Mamba2(Mamba2Row),
+    /// A state space of heads that turn.
+    Mamba3(Mamba3Row),
+    /// Time mixing of RWKV-6.
+    Rwkv6(Rwkv6Row),
+    /// Time mixing of RWKV-7.
+    Rwkv7(Rwkv7Row),
+    /// Channel mixing of RWKV.
+    ChannelMix(ChannelMixRow),
+    /// The matrix memory of xLSTM.
+    Mlstm(MlstmRow),
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -63,6 +82,16 @@ pub enum BlockConfig {
     Mamba(MambaConfig),
     /// A state space of heads.
     Mamba2(Mamba2Config),
+    /// A state space of heads that turn.
+    Mamba3(Mamba3Config),
+    /// Time mixing of RWKV-6.
+    Rwkv6(Rwkv6TimeMixConfig),
+    /// Time mixing of RWKV-7.
+    Rwkv7(Rwkv7TimeMixConfig),
+    /// Channel mixing of RWKV.
+    ChannelMix(RwkvChannelMixConfig),
+    /// The matrix memory of xLSTM.
+    Mlstm(MlstmConfig),
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -87,6 +116,8 @@ pub(crate) struct Reader<'a> {
     pub present: &'a dyn Fn(usize, &str) -> bool,
     /// The values of a small tensor of a GGUF file.
     pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
+    /// The shape of a tensor of a layer of a Hugging Face checkpoint, where it lies beside its `config.json`.
+    pub shape: &'a dyn Fn(usize, &str) -> Option<Vec<usize>>,
     /// The numbers of the layers that have the block.
     pub layers: &'a [usize],
 }
@@ -212,6 +243,11 @@ impl BlockRow {
             BlockRow::Moe(row) => vec![BlockConfig::Moe(row.read(r)); n],
             BlockRow::Mamba(row) => vec![BlockConfig::Mamba(row.read(r)); n],
             BlockRow::Mamba2(row) => vec![BlockConfig::Mamba2(row.read(r)); n],
+            BlockRow::Mamba3(row) => vec![BlockConfig::Mamba3(row.read(r)); n],
+            BlockRow::Rwkv6(row) => vec![BlockConfig::Rwkv6(row.read(r)); n],
+            BlockRow::Rwkv7(row) => row.read(r).into_iter().map(BlockConfig::Rwkv7).collect(),
+            BlockRow::ChannelMix(row) => vec![BlockConfig::ChannelMix(row.read(r)); n],
+            BlockRow::Mlstm(row) => vec![BlockConfig::Mlstm(row.read(r)); n],
             BlockRow::Choice(choice) => choice.read(r),
         }
     }
@@ -227,6 +263,11 @@ impl BlockRow {
                     | (BlockRow::Moe(_), BlockConfig::Moe(_))
                     | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
                     | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
+                    | (BlockRow::Mamba3(_), BlockConfig::Mamba3(_))
+                    | (BlockRow::Rwkv6(_), BlockConfig::Rwkv6(_))
+                    | (BlockRow::Rwkv7(_), BlockConfig::Rwkv7(_))
+                    | (BlockRow::ChannelMix(_), BlockConfig::ChannelMix(_))
+                    | (BlockRow::Mlstm(_), BlockConfig::Mlstm(_))
             )
         };
         match self {
@@ -244,6 +285,11 @@ impl BlockRow {
             (BlockRow::Moe(row), BlockConfig::Moe(c)) => row.tensors(c, specs),
             (BlockRow::Mamba(row), BlockConfig::Mamba(c)) => row.tensors(c, specs),
             (BlockRow::Mamba2(row), BlockConfig::Mamba2(c)) => row.tensors(c, specs),
+            (BlockRow::Mamba3(row), BlockConfig::Mamba3(c)) => row.tensors(c, specs),
+            (BlockRow::Rwkv6(row), BlockConfig::Rwkv6(c)) => row.tensors(c, specs),
+            (BlockRow::Rwkv7(row), BlockConfig::Rwkv7(c)) => row.tensors(c, specs),
+            (BlockRow::ChannelMix(row), BlockConfig::ChannelMix(c)) => row.tensors(c, specs),
+            (BlockRow::Mlstm(row), BlockConfig::Mlstm(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -272,6 +318,11 @@ impl BlockRow {
             BlockRow::Moe(row) => row.write(&of!(Moe), keys),
             BlockRow::Mamba(row) => row.write(&of!(Mamba), keys),
             BlockRow::Mamba2(row) => row.write(&of!(Mamba2), keys),
+            BlockRow::Mamba3(row) => row.write(&of!(Mamba3), keys),
+            BlockRow::Rwkv6(row) => row.write(&of!(Rwkv6), keys),
+            BlockRow::Rwkv7(row) => row.write(&of!(Rwkv7), keys),
+            BlockRow::ChannelMix(row) => row.write(&of!(ChannelMix), keys),
+            BlockRow::Mlstm(row) => row.write(&of!(Mlstm), keys),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }
