@@ -18,8 +18,9 @@ const MOST_LAYERS: usize = 1 << 12;
 const MOST_TOKENS: usize = 1 << 24;
 pub(crate) const LONGEST: usize = 1 << 30;
 
-const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd"]);
-const LAYERS: Key = Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]);
+const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd", "embedding_dim"]);
+const LAYERS: Key =
+    Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"]);
 const CONTEXT: Key = Key::new(
     &["context_length"],
     &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"],
@@ -37,7 +38,9 @@ const VOCAB: Key = Key::new(&["vocab_size"], &["vocab_size"]);
 const PREDICTORS: Key = Key::new(&["nextn_predict_layers"], &["num_nextn_predict_layers"]);
 const QUANTIZATION: Key = Key::new(&[], &["quantization_config.quant_method"]);
 const FP8_BLOCK: Key = Key::new(&[], &["quantization_config.weight_block_size"]);
-pub(crate) const TIED: Key = Key::new(&[], &["tie_embedding", "tie_word_embeddings"]);
+pub(crate) const TIED: Key = Key::new(&[], &["tie_embedding", "tie_word_embeddings", "tie_embeddings"]);
+/// In the layout of `mamba_ssm`, of which the embedding has a multiple of rows.
+const PADDED: Key = Key::new(&[], &["pad_vocab_size_multiple"]);
 
 /// What the blocks of a layer share.
 pub(crate) struct Shared {
@@ -46,6 +49,10 @@ pub(crate) struct Shared {
     pub eps: f64,
     pub context: usize,
 }
+
+type Present<'a> = &'a dyn Fn(usize, &str) -> bool;
+type Floats<'a> = &'a dyn Fn(&str) -> Option<Vec<f32>>;
+type Shape<'a> = &'a dyn Fn(usize, &str) -> Option<Vec<usize>>;
 
 /// Factors between embedding and logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +65,8 @@ pub struct ModelScales {
     pub logits: f64,
     /// Logits x become `cap · tanh(x / cap)`.
     pub softcap: Option<f64>,
+    /// After how many layers the residual stream is halved, each time.
+    pub halved: Option<usize>,
 }
 
 /// Factors of the sum that a block leaves: see [`crate::arch::MixRow`].
@@ -99,7 +108,7 @@ impl Config {
     pub fn build(arch: &str, settings: &Json) -> Result<Config> {
         let path = Path::new("settings");
         let row = Arch::by_name(arch).ok_or_else(|| unknown(path, "architecture", arch))?;
-        Ok(Config::of_hf(row, settings, path)?.in_gguf_order())
+        Ok(Config::of_hf(row, settings, path, &|_| None)?.in_gguf_order())
     }
 
     /// The configuration in a `config.json`.
@@ -107,6 +116,15 @@ impl Config {
     /// # Errors
     /// [`Error::Architecture`] or [`Error::Config`].
     pub fn from_hf(json: &Json, path: &Path) -> Result<Config> {
+        Config::from_hf_beside(json, path, &|_| None)
+    }
+
+    /// [`Config::from_hf`] with the shapes of the tensors beside it by their names, which say what some fail to.
+    pub(crate) fn from_hf_beside(
+        json: &Json,
+        path: &Path,
+        shapes: &dyn Fn(&str) -> Option<Vec<usize>>,
+    ) -> Result<Config> {
         // A model with several towers has the language model's fields in an object of their own.
         let inner = ["text_config", "llm_config", "language_config"].iter().find_map(|key| json.get(key)?.as_object());
         if let Some(inner) = inner {
@@ -119,25 +137,36 @@ impl Config {
             {
                 all.entry(key.clone()).or_insert_with(|| value.clone());
             }
-            return Config::from_hf(&Json::Object(all), path);
+            return Config::from_hf_beside(&Json::Object(all), path, shapes);
         }
         let class = || json.get("architectures").and_then(|a| a.get(0)).and_then(Json::as_str);
-        let named = json.get("model_type").and_then(Json::as_str).or_else(class);
+        // What is saved by `mamba_ssm` has neither.
+        let layer = || json.get("ssm_cfg").and_then(|c| c.get("layer")).and_then(Json::as_str);
+        let named = json.get("model_type").and_then(Json::as_str).or_else(class).or_else(layer);
         let Some(name) = named else {
             let problem = Problem { field: "model_type".into(), what: "missing, or not a string".into() };
             return Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] });
         };
         let row = Arch::by_hf(name, json).ok_or_else(|| unknown(path, "model_type", name))?;
-        Config::of_hf(row, json, path)
+        Config::of_hf(row, json, path, shapes)
     }
 
     /// The configuration in a `config.json`, read as that of this row.
-    pub(crate) fn of_hf(arch: &'static Arch, json: &Json, path: &Path) -> Result<Config> {
+    pub(crate) fn of_hf(
+        arch: &'static Arch,
+        json: &Json,
+        path: &Path,
+        shapes: &dyn Fn(&str) -> Option<Vec<usize>>,
+    ) -> Result<Config> {
         let fields = Fields::new(Source::Hf(json), path);
         let fp8_blocks = quantization(&fields);
         let tied = fields.flag(&TIED, arch.tied);
-        let vocab = fields.size(&VOCAB, None, MOST_TOKENS);
-        let config = Config::assemble(arch, fields, vocab, tied, &|_, _| false, &|_| None)?;
+        let mut vocab = fields.size(&VOCAB, None, MOST_TOKENS);
+        if fields.has_hf("ssm_cfg") {
+            vocab = vocab.next_multiple_of(fields.size(&PADDED, Some(8), MOST_TOKENS));
+        }
+        let shape = |layer: usize, name: &str| shapes(&format!("{}.{layer}.{name}", arch.outside.layers));
+        let config = Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &shape))?;
         Ok(Config { fp8_blocks, ..config })
     }
 
@@ -168,7 +197,7 @@ impl Config {
         let vocab = fields.size(&VOCAB, rows, MOST_TOKENS);
         let tied = gguf.find("output.weight").is_none();
         let present = |layer: usize, tensor: &str| gguf.find(&format!("blk.{layer}.{tensor}")).is_some();
-        let config = Config::assemble(arch, fields, vocab, tied, &present, &floats)?;
+        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &|_, _| None))?;
         let name = metadata.get_as::<String>("general.name")?;
         Ok(Config { name, ..config })
     }
@@ -178,8 +207,7 @@ impl Config {
         fields: Fields,
         vocab: usize,
         tied: bool,
-        present: &dyn Fn(usize, &str) -> bool,
-        floats: &dyn Fn(&str) -> Option<Vec<f32>>,
+        (present, floats, shape): (Present, Floats, Shape),
     ) -> Result<Config> {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
@@ -208,9 +236,13 @@ impl Config {
             residual: factor(&arch.scales.residual),
             logits: factor(&arch.scales.logits),
             softcap: arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6)),
+            halved: {
+                let every = arch.scales.halved.map(|k| fields.size_from(&k, Some(0), 0, MOST_LAYERS));
+                every.filter(|&every| every > 0)
+            },
         };
         let all: Vec<usize> = (0..shared.layers).collect();
-        let reader = Reader { f: &fields, shared: &shared, present, floats, layers: &all };
+        let reader = Reader { f: &fields, shared: &shared, present, floats, shape, layers: &all };
         let variant = arch.variants.iter().find(|v| (v.when)(&reader));
         let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
@@ -359,7 +391,7 @@ impl Config {
             for (sub, block) in self.layout.iter().zip(layer) {
                 let add = |specs: &mut Specs, name: &'static Option<NormName>| {
                     if let Some(n) = NormName::in_layer(name, i) {
-                        specs.norm(n.gguf, &[n.hf], &[self.hidden], *norm);
+                        specs.norm(n.gguf, &[n.hf], &[self.hidden], n.kind.unwrap_or(*norm));
                     }
                 };
                 add(&mut specs, &sub.norm);
@@ -460,6 +492,9 @@ impl Config {
         if let (Some(Key { gguf: [key, ..], .. }), Some(cap)) = (row.softcap, self.scales.softcap) {
             keys.set(key, cap as f32);
         }
+        if let (Some(Key { gguf: [key, ..], .. }), Some(every)) = (row.halved, self.scales.halved) {
+            keys.set(key, every as u32);
+        }
         for (at, sub) in self.layout.iter().enumerate() {
             let blocks: Vec<(usize, &BlockConfig)> =
                 self.layers.iter().enumerate().filter_map(|(i, l)| Some((i, l.get(at)?))).collect();
@@ -485,17 +520,18 @@ impl Config {
     }
 
     /// Tensors that a GGUF file has and the model has not, with their values.
-    pub(crate) fn gguf_extras(&self) -> Vec<(String, Vec<f32>)> {
+    pub(crate) fn gguf_extras(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut extras = Vec::new();
+        let vector = |name: String, values: &[f32]| (name, vec![values.len()], values.to_vec());
         let rope = self.layers.iter().flatten().find_map(|b| match b {
             BlockConfig::Attention(c) => c.rope.as_ref(),
             _ => None,
         });
         match rope.map(|rope| &rope.scaling) {
-            Some(RopeScaling::Factors(factors)) => extras.push(("rope_freqs.weight".to_owned(), factors.clone())),
+            Some(RopeScaling::Factors(factors)) => extras.push(vector("rope_freqs.weight".into(), factors)),
             Some(RopeScaling::Long { short, long, .. }) => {
-                extras.push(("rope_factors_short.weight".to_owned(), short.clone()));
-                extras.push(("rope_factors_long.weight".to_owned(), long.clone()));
+                extras.push(vector("rope_factors_short.weight".into(), short));
+                extras.push(vector("rope_factors_long.weight".into(), long));
             }
             _ => {}
         }
@@ -504,7 +540,17 @@ impl Config {
                 match block {
                     // The format knows no Mamba without this bias.
                     BlockConfig::Mamba(c) if !c.conv_bias => {
-                        extras.push((format!("blk.{i}.ssm_conv1d.bias"), vec![0.0; c.inner]));
+                        extras.push(vector(format!("blk.{i}.ssm_conv1d.bias"), &vec![0.0; c.inner]));
+                    }
+                    // Nor a first layer of RWKV-7 without a share of its own values.
+                    BlockConfig::Rwkv7(c) if c.value_rank.is_none() => {
+                        for (n, shape) in [vec![c.hidden], vec![c.rate_rank, c.hidden], vec![c.hidden, c.rate_rank]]
+                            .into_iter()
+                            .enumerate()
+                        {
+                            let values = vec![0.0; shape.iter().product()];
+                            extras.push((format!("blk.{i}.time_mix_v{n}.weight"), shape, values));
+                        }
                     }
                     _ => {}
                 }
@@ -541,7 +587,7 @@ fn quantization(fields: &Fields) -> Option<[usize; 2]> {
 /// Where the epsilon of the norms stands.
 fn eps_key(arch: &Arch) -> &'static Key {
     match arch.norm {
-        NormKind::Rms | NormKind::RmsUnit => &RMS_EPS,
+        NormKind::Rms | NormKind::RmsUnit | NormKind::RmsBias => &RMS_EPS,
         NormKind::Layer | NormKind::LayerNoBias | NormKind::LayerUnit => &LAYER_EPS,
     }
 }

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use imaginal_nn::{
     Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, LightningAttention, Linear, Mamba,
-    Mamba2, Mla, Mlp, Module, Moe, Norm, Param, Recurrent, Rope, RopeConfig, ShortConv, Slot, Source, State, join,
+    Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
+    Rwkv7TimeMix, RwkvChannelMix, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -78,11 +79,21 @@ enum Block {
     Mlp(Mlp),
     Moe(Moe),
     Recurrent(Box<dyn Recurrent>),
+    Rwkv7(Rwkv7TimeMix),
+}
+
+/// What blocks hand on to those of later layers within one pass through the model.
+#[derive(Default)]
+struct Pass {
+    /// The values of the first layer (RWKV-7).
+    values: Option<Tensor>,
 }
 
 impl Block {
-    fn forward(&self, x: &Tensor, state: Option<&mut BlockState>) -> imaginal_nn::Result<Tensor> {
+    fn forward(&self, x: &Tensor, state: Option<&mut BlockState>, pass: &mut Pass) -> imaginal_nn::Result<Tensor> {
         match (self, state) {
+            (Block::Rwkv7(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s), &mut pass.values),
+            (Block::Rwkv7(b), None) => b.forward(x, None, &mut pass.values),
             (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
             (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
             (Block::Mla(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
@@ -120,14 +131,15 @@ impl Model {
         let arch = config.arch();
         let (hidden, kind, eps) = (config.hidden(), arch.norm, config.eps());
         let embedding = Embedding::new(source, "token_embd", config.vocab(), hidden, init)?;
-        let norm = |source: &mut dyn Source, prefix: &str, name: &'static str| {
+        let norm = |source: &mut dyn Source, prefix: &str, name: &'static str, own: Option<NormKind>| {
+            let kind = own.unwrap_or(kind);
             Norm::new(source, &join(prefix, name), &[hidden], kind, eps).map(|norm| NamedNorm { name, norm })
         };
         let positions = match arch.embedding.positions {
             Some(_) => Some(Embedding::new(source, "position_embd", config.context(), hidden, init)?),
             None => None,
         };
-        let embedding_norm = arch.embedding.norm.map(|n| norm(source, "", n.gguf)).transpose()?;
+        let embedding_norm = arch.embedding.norm.as_ref().map(|n| norm(source, "", n.gguf, n.kind)).transpose()?;
         let mut ropes: Vec<Arc<Rope>> = Vec::new();
         let mut shared_rope = |c: &RopeConfig| {
             let shared = ropes.iter().find(|r| r.config() == c).cloned();
@@ -142,7 +154,7 @@ impl Model {
             let mut subs = Vec::with_capacity(layer.len());
             for ((row, block), &mix) in config.layout().iter().zip(layer).zip(&config.mixes()[i]) {
                 let norm = |source: &mut dyn Source, name: &'static Option<NormName>| {
-                    NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf)).transpose()
+                    NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf, n.kind)).transpose()
                 };
                 let pre = norm(source, &row.norm)?;
                 let block = match block {
@@ -164,13 +176,21 @@ impl Model {
                         Block::Recurrent(Box::new(LightningAttention::new(source, &prefix, c)?))
                     }
                     BlockConfig::ShortConv(c) => Block::Recurrent(Box::new(ShortConv::new(source, &prefix, c)?)),
+                    BlockConfig::Mamba3(c) => Block::Recurrent(Box::new(Mamba3::new(source, &prefix, c)?)),
+                    BlockConfig::Rwkv6(c) => Block::Recurrent(Box::new(Rwkv6TimeMix::new(source, &prefix, c)?)),
+                    BlockConfig::Rwkv7(c) => Block::Rwkv7(Rwkv7TimeMix::new(source, &prefix, c)?),
+                    BlockConfig::ChannelMix(c) => Block::Recurrent(Box::new(RwkvChannelMix::new(source, &prefix, c)?)),
+                    BlockConfig::Mlstm(c) => Block::Recurrent(Box::new(Mlstm::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
                 subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside, mix });
             }
             layers.push(subs);
         }
-        let norm = if arch.outside.norm.is_empty() { None } else { Some(norm(source, "", arch.outside.gguf_norm)?) };
+        let norm = match arch.outside.norm.is_empty() {
+            true => None,
+            false => Some(norm(source, "", arch.outside.gguf_norm, None)?),
+        };
         let head_bias = match arch.outside.head_bias.is_empty() {
             true => None,
             false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),
@@ -235,6 +255,7 @@ impl Model {
             .zip(self.config.layers().iter().flatten())
             .map(|(sub, config)| match (&sub.block, config) {
                 (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
+                (Block::Rwkv7(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }
@@ -301,7 +322,8 @@ impl Model {
             x = x.add(&positions.forward(&self.positions_of(start, ids.dim(1)?)?)?)?;
         }
         x = NamedNorm::apply(&self.embedding_norm, x)?;
-        for layer in &self.layers {
+        let mut pass = Pass::default();
+        for (i, layer) in self.layers.iter().enumerate() {
             // What the last block has read, before and after its norm.
             let (mut read, mut normed) = (x.clone(), x.clone());
             for sub in layer {
@@ -312,12 +334,15 @@ impl Model {
                 if sub.norm.is_some() {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
-                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state)?)?;
+                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state, &mut pass)?)?;
                 let sum = match sub.mix {
                     Some(mix) => times(normed.clone(), mix.read)?.add(&times(y, mix.result)?)?,
                     None => x.add(&times(y, scales.residual)?)?,
                 };
                 x = NamedNorm::apply(&sub.sum_norm, sum)?;
+            }
+            if scales.halved.is_some_and(|every| (i + 1).is_multiple_of(every)) {
+                x = x.mul_scalar(0.5)?;
             }
         }
         if rows == Rows::Last {
@@ -416,6 +441,7 @@ impl Module for Model {
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Recurrent(b) => b.slots(&prefix, visit),
+                    Block::Rwkv7(b) => b.slots(&prefix, visit),
                 }
                 NamedNorm::slots(&sub.post_norm, &prefix, visit);
                 NamedNorm::slots(&sub.sum_norm, &prefix, visit);

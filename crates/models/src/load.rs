@@ -52,13 +52,18 @@ impl Loaded {
             return Err(Error::NotAModel { path: path.to_path_buf(), what });
         }
         let json = Json::open(path.join("config.json"))?;
-        let weights = || SafeTensors::open_dir(path, options.open);
-        let (config, weights) = match Config::from_hf(json.root(), json.path()) {
+        // What is wrong with the configuration is told first.
+        let weights = SafeTensors::open_dir(path, options.open);
+        let shape = |name: &str| {
+            let all = weights.as_ref().ok()?.tensors();
+            all.iter().find(|t| t.name == name).map(|t| t.shape.clone())
+        };
+        let (config, weights) = match Config::from_hf_beside(json.root(), json.path(), &shape) {
             Err(Error::Architecture { name, .. }) => {
-                let weights = weights()?;
+                let weights = weights?;
                 (recognise::from_hf(json.root(), json.path(), &weights, &name)?, weights)
             }
-            config => (config?, weights()?),
+            config => (config?, weights?),
         };
         let tokenizer = Tokenizer::in_directory(path)?;
         Loaded::from_safetensors(config, &weights, tokenizer, &options.device)

@@ -116,8 +116,8 @@ impl Model {
                 in_order(specs, &planned.entry)?;
             }
         }
-        for (name, values) in config.gguf_extras() {
-            let entry = FileTensor { name, shape: vec![values.len()], format: Format::F32 };
+        for (name, shape, values) in config.gguf_extras() {
+            let entry = FileTensor { name, shape, format: Format::F32 };
             plan.push(Planned { entry, values: Values::Extra(values) });
         }
         Ok((metadata, plan))

@@ -90,6 +90,8 @@ pub enum What {
     Whole,
     /// So many tensors, named by their numbers from 0.
     Each(usize),
+    /// Tensors of these names.
+    Named(&'static [&'static str]),
     /// MXFP4 as OpenAI writes it: a tensor `_blocks` of this shape, the last dimension split into blocks of 32 numbers in 16
     /// bytes, and a tensor `_scales` with a byte for each block.
     Mxfp4,
@@ -156,6 +158,16 @@ impl Stored {
         Stored { after: after.into(), what: What::Each(count), ..Stored::whole(before, shape) }
     }
 
+    /// As tensors of this shape, whose names stand between `before` and `after`.
+    pub fn named(
+        names: &'static [&'static str],
+        before: impl Into<String>,
+        after: impl Into<String>,
+        shape: &[usize],
+    ) -> Self {
+        Stored { after: after.into(), what: What::Named(names), ..Stored::whole(before, shape) }
+    }
+
     /// As `len` rows of a tensor of this shape, from row `first` on.
     pub fn rows(name: impl Into<String>, shape: &[usize], first: usize, len: usize) -> Self {
         Stored::strided(name, shape, first, len, len, 1)
@@ -219,6 +231,9 @@ impl Stored {
             What::Whole => Box::new(std::iter::once(piece(self.name.clone(), None))),
             What::Each(count) => {
                 Box::new((0..count).map(move |i| piece(format!("{}{i}{}", self.name, self.after), None)))
+            }
+            What::Named(names) => {
+                Box::new(names.iter().map(move |name| piece(format!("{}{name}{}", self.name, self.after), None)))
             }
             What::Mxfp4 => {
                 let mut scales = self.shape.clone();

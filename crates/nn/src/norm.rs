@@ -9,6 +9,8 @@ pub enum NormKind {
     Rms,
     /// The same without a weight.
     RmsUnit,
+    /// The same with a weight and a bias, which is added (xLSTM).
+    RmsBias,
     /// `(x − mean) / sqrt(variance + eps) · weight + bias` (Ba et al. 2016).
     Layer,
     /// The same without a bias.
@@ -25,7 +27,7 @@ impl NormKind {
 
     /// Whether it has a bias.
     pub fn has_bias(self) -> bool {
-        self == NormKind::Layer
+        matches!(self, NormKind::Layer | NormKind::RmsBias)
     }
 }
 
@@ -63,8 +65,8 @@ impl Norm {
         let last = x.rank().saturating_sub(1);
         let scale = |x: &Tensor, squares: &Tensor| x.mul(&squares.add_scalar(self.eps)?.rsqrt()?);
         let mut y = match self.kind {
-            NormKind::Rms | NormKind::RmsUnit => match &weight {
-                Some(weight) if weight.rank() == 1 => return x.rms_norm(weight, self.eps as f32),
+            NormKind::Rms | NormKind::RmsUnit | NormKind::RmsBias => match &weight {
+                Some(weight) if weight.rank() == 1 => return self.moved(x.rms_norm(weight, self.eps as f32)?),
                 _ => scale(x, &x.sqr()?.mean(&[last], true)?)?,
             },
             NormKind::Layer | NormKind::LayerNoBias | NormKind::LayerUnit => {
@@ -75,6 +77,10 @@ impl Norm {
         if let Some(weight) = &weight {
             y = y.mul(weight)?;
         }
+        self.moved(y)
+    }
+
+    fn moved(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => y.add(&bias.get()),
             None => Ok(y),
@@ -106,7 +112,8 @@ mod tests {
         let mut values = |n: usize| (0..n).map(|_| rng.normal() as f32 + 0.5).collect::<Vec<f32>>();
         let (x, weight, bias) = (values(2 * 3 * 5), values(15), values(15));
         let eps = 0.1;
-        for kind in [NormKind::Rms, NormKind::RmsUnit, NormKind::Layer, NormKind::LayerNoBias, NormKind::LayerUnit] {
+        let rms = [NormKind::Rms, NormKind::RmsUnit, NormKind::RmsBias];
+        for kind in rms.into_iter().chain([NormKind::Layer, NormKind::LayerNoBias, NormKind::LayerUnit]) {
             for shape in [&[5][..], &[3, 5]] {
                 let norm = Norm::new(&mut Fresh::new(1, &Device::Cpu), "n", shape, kind, eps).unwrap();
                 let n: usize = shape.iter().product();
@@ -118,7 +125,7 @@ mod tests {
                 let y = norm.forward(&Tensor::from_slice(&x, [2, 3, 5], &Device::Cpu).unwrap()).unwrap();
                 for (i, y) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
                     let row: Vec<f64> = x[i / 5 * 5..][..5].iter().map(|&x| x as f64).collect();
-                    let layer = !matches!(kind, NormKind::Rms | NormKind::RmsUnit);
+                    let layer = !rms.contains(&kind);
                     let mean = if layer { row.iter().sum::<f64>() / 5.0 } else { 0.0 };
                     let var = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5.0;
                     let mut want = (row[i % 5] - mean) / (var + eps).sqrt();

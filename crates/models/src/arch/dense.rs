@@ -60,7 +60,7 @@ pub(super) const GRANITE_SCALES: Scales = Scales {
     embedding: Factor::Times(Key::new(&["embedding_scale"], &["embedding_multiplier"])),
     residual: Factor::Times(Key::new(&["residual_scale"], &["residual_multiplier"])),
     logits: Factor::Over(Key::new(&["logit_scale"], &["logits_scaling"])),
-    softcap: None,
+    ..Scales::ONE
 };
 
 pub(super) const GRANITE_ATTENTION: AttentionRow = AttentionRow {

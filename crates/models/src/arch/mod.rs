@@ -11,6 +11,7 @@ mod llama;
 mod mamba;
 mod moe;
 mod qwen;
+mod recurrent;
 
 use imaginal_nn::NormKind;
 use serde_json::Value as Json;
@@ -129,6 +130,9 @@ pub struct Scales {
     pub logits: Factor,
     /// Logits x become `cap · tanh(x / cap)`, if the field is there.
     pub softcap: Option<Key>,
+    /// The field of GGUF metadata that says after how many layers the residual stream is halved, each time; weights in such
+    /// files are made for that (RWKV-6).
+    pub halved: Option<Key>,
 }
 
 /// Where a factor comes from.
@@ -181,12 +185,14 @@ pub struct NormName {
     pub hf: &'static str,
     /// The first layer that has it.
     pub from: usize,
+    /// Its kind, if it is another than that of the norms outside the layers.
+    pub kind: Option<NormKind>,
 }
 
 impl NormName {
     /// In every layer.
     pub const fn new(gguf: &'static str, hf: &'static str) -> Self {
-        NormName { gguf, hf, from: 0 }
+        NormName { gguf, hf, from: 0, kind: None }
     }
 
     /// The norm of layer `i`.
@@ -223,7 +229,7 @@ impl EmbeddingRow {
 impl Scales {
     /// None.
     pub const ONE: Scales =
-        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None };
+        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None, halved: None };
 }
 
 impl Arch {
@@ -285,4 +291,8 @@ pub static ARCHS: &[Arch] = &[
     linear::KIMI_LINEAR,
     linear::MINIMAX,
     moe::GRANITE_HYBRID,
+    recurrent::RWKV6,
+    recurrent::RWKV7,
+    recurrent::XLSTM,
+    recurrent::MAMBA3,
 ];

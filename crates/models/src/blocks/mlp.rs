@@ -14,6 +14,10 @@ pub struct MlpRow {
     pub names: [&'static str; 3],
     /// The name of gate and up, one after another, where a Hugging Face checkpoint holds them as one tensor.
     pub hf_fused: Option<&'static str>,
+    /// The same where only some checkpoints hold them so.
+    pub hf_or_fused: Option<&'static str>,
+    /// Whether up stands before gate in it.
+    pub up_first: bool,
     /// Whether GGUF files are written with gate and up in `ffn_up`. Both ways are read.
     pub gguf_fused: bool,
     /// Whether matrices of a Hugging Face checkpoint are `[inputs, outputs]` (GPT-2).
@@ -29,6 +33,8 @@ pub struct MlpRow {
     pub inner: (Key, Option<usize>),
     /// Whether that field of `config.json` is to be adjusted, unless `block_auto_adjust_ff_dim` is off (LFM2).
     pub adjusted: bool,
+    /// How the width follows from other fields of `config.json`.
+    pub(crate) hf_inner: Option<fn(&Reader) -> usize>,
 }
 
 /// The function between the matrices.
@@ -99,6 +105,8 @@ impl MlpRow {
         hf: "mlp",
         names: ["gate_proj", "up_proj", "down_proj"],
         hf_fused: None,
+        hf_or_fused: None,
+        up_first: false,
         gguf_fused: false,
         transposed: false,
         gated: true,
@@ -106,6 +114,7 @@ impl MlpRow {
         bias: Bias::Optional(&["mlp_bias"]),
         inner: (Key::new(&["feed_forward_length"], &["intermediate_size", "ffn_hidden_size", "ffn_dim"]), None),
         adjusted: false,
+        hf_inner: None,
     };
 
     /// The same without biases.
@@ -121,7 +130,10 @@ impl MlpRow {
             activation: self.activation.read(r),
             bias: r.bias(self.bias, "ffn_down.bias"),
         };
-        let mut inner = r.counts(key, usual, WIDTH);
+        let mut inner = match self.hf_inner.filter(|_| !r.f.is_gguf()) {
+            Some(inner) => vec![inner(r); r.layers.len()],
+            None => r.counts(key, usual, WIDTH),
+        };
         if self.adjusted && !r.f.is_gguf() && r.f.flag(&ADJUST, true) {
             let times = r.f.float(&TIMES, Some(1.0), 1e-3, 1e3);
             let multiple = r.f.size(&MULTIPLE, Some(256), WIDTH);
@@ -150,11 +162,14 @@ impl MlpRow {
                     let both = Stored::rows(format!("ffn_up{suffix}.{what}"), &shape(2 * inner), i * inner, inner);
                     ways.insert(if self.gguf_fused { 0 } else { 1 }, both);
                 }
-                let stored = match self.hf_fused {
-                    Some(fused) => Stored::rows(format!("{}.{what}", hf(fused)), &shape(2 * inner), i * inner, inner),
+                let at = if self.up_first { 1 - i } else { i };
+                let part = |fused| Stored::rows(format!("{}.{what}", hf(fused)), &shape(2 * inner), at * inner, inner);
+                let mut stored = vec![match self.hf_fused {
+                    Some(fused) => part(fused),
                     None => self.whole(format!("{}.{what}", hf(self.names[i])), &shape(inner)),
-                };
-                specs.add_ways(&name, ways, vec![stored], &shape(inner), matrix);
+                }];
+                stored.extend(self.hf_or_fused.map(part));
+                specs.add_ways(&name, ways, stored, &shape(inner), matrix);
             }
         }
         let down = hf(self.names[2]);

@@ -7,11 +7,14 @@ mod delta;
 mod lightning;
 mod mamba;
 mod mamba2;
+mod mamba3;
 mod mla;
 mod mlp;
 mod moe;
 mod rope;
+mod rwkv;
 mod short_conv;
+mod xlstm;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
@@ -20,17 +23,21 @@ pub use delta::{DeltaNetRow, KimiDeltaRow};
 pub use lightning::LightningRow;
 pub use mamba::{InnerNormsRow, MambaRow};
 pub use mamba2::{GatedNormRow, Mamba2Row};
+pub use mamba3::Mamba3Row;
 pub use mla::MlaRow;
 pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
 pub(crate) use moe::{EXPERTS, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub use rope::{RopeRow, Turned};
+pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
 pub use short_conv::ShortConvRow;
+pub use xlstm::MlstmRow;
 
 use imaginal_files::gguf::Value;
 use imaginal_nn::{
     AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LightningAttentionConfig, Mamba2Config,
-    MambaConfig, MlaConfig, MlpConfig, MoeConfig, ShortConvConfig,
+    Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig, Rwkv7TimeMixConfig,
+    RwkvChannelMixConfig, ShortConvConfig,
 };
 
 use crate::config::Shared;
@@ -61,6 +68,16 @@ pub enum BlockRow {
     Lightning(LightningRow),
     /// A gated short convolution.
     ShortConv(ShortConvRow),
+    /// A state space of heads that turn.
+    Mamba3(Mamba3Row),
+    /// Time mixing of RWKV-6.
+    Rwkv6(Rwkv6Row),
+    /// Time mixing of RWKV-7.
+    Rwkv7(Rwkv7Row),
+    /// Channel mixing of RWKV.
+    ChannelMix(ChannelMixRow),
+    /// The matrix memory of xLSTM.
+    Mlstm(MlstmRow),
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -88,6 +105,16 @@ pub enum BlockConfig {
     Lightning(LightningAttentionConfig),
     /// A gated short convolution.
     ShortConv(ShortConvConfig),
+    /// A state space of heads that turn.
+    Mamba3(Mamba3Config),
+    /// Time mixing of RWKV-6.
+    Rwkv6(Rwkv6TimeMixConfig),
+    /// Time mixing of RWKV-7.
+    Rwkv7(Rwkv7TimeMixConfig),
+    /// Channel mixing of RWKV.
+    ChannelMix(RwkvChannelMixConfig),
+    /// The matrix memory of xLSTM.
+    Mlstm(MlstmConfig),
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -112,6 +139,8 @@ pub(crate) struct Reader<'a> {
     pub present: &'a dyn Fn(usize, &str) -> bool,
     /// The values of a small tensor of a GGUF file.
     pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
+    /// The shape of a tensor of a layer of a Hugging Face checkpoint, where it lies beside its `config.json`.
+    pub shape: &'a dyn Fn(usize, &str) -> Option<Vec<usize>>,
     /// The numbers of the layers that have the block.
     pub layers: &'a [usize],
 }
@@ -259,6 +288,11 @@ impl BlockRow {
             BlockRow::KimiDelta(row) => row.read(r).into_iter().map(BlockConfig::KimiDelta).collect(),
             BlockRow::Lightning(row) => row.read(r).into_iter().map(BlockConfig::Lightning).collect(),
             BlockRow::ShortConv(row) => vec![BlockConfig::ShortConv(row.read(r)); n],
+            BlockRow::Mamba3(row) => vec![BlockConfig::Mamba3(row.read(r)); n],
+            BlockRow::Rwkv6(row) => vec![BlockConfig::Rwkv6(row.read(r)); n],
+            BlockRow::Rwkv7(row) => row.read(r).into_iter().map(BlockConfig::Rwkv7).collect(),
+            BlockRow::ChannelMix(row) => vec![BlockConfig::ChannelMix(row.read(r)); n],
+            BlockRow::Mlstm(row) => vec![BlockConfig::Mlstm(row.read(r)); n],
             BlockRow::Choice(choice) => choice.read(r),
         }
     }
@@ -288,6 +322,11 @@ impl BlockRow {
                 | (BlockRow::Moe(_), BlockConfig::Moe(_))
                 | (BlockRow::Mamba(_), BlockConfig::Mamba(_))
                 | (BlockRow::Mamba2(_), BlockConfig::Mamba2(_))
+                | (BlockRow::Mamba3(_), BlockConfig::Mamba3(_))
+                | (BlockRow::Rwkv6(_), BlockConfig::Rwkv6(_))
+                | (BlockRow::Rwkv7(_), BlockConfig::Rwkv7(_))
+                | (BlockRow::ChannelMix(_), BlockConfig::ChannelMix(_))
+                | (BlockRow::Mlstm(_), BlockConfig::Mlstm(_))
                 | (BlockRow::DeltaNet(_), BlockConfig::DeltaNet(_))
                 | (BlockRow::KimiDelta(_), BlockConfig::KimiDelta(_))
                 | (BlockRow::Lightning(_), BlockConfig::Lightning(_))
@@ -308,6 +347,11 @@ impl BlockRow {
             (BlockRow::KimiDelta(row), BlockConfig::KimiDelta(c)) => row.tensors(c, specs),
             (BlockRow::Lightning(row), BlockConfig::Lightning(c)) => row.tensors(c, specs),
             (BlockRow::ShortConv(row), BlockConfig::ShortConv(c)) => row.tensors(c, specs),
+            (BlockRow::Mamba3(row), BlockConfig::Mamba3(c)) => row.tensors(c, specs),
+            (BlockRow::Rwkv6(row), BlockConfig::Rwkv6(c)) => row.tensors(c, specs),
+            (BlockRow::Rwkv7(row), BlockConfig::Rwkv7(c)) => row.tensors(c, specs),
+            (BlockRow::ChannelMix(row), BlockConfig::ChannelMix(c)) => row.tensors(c, specs),
+            (BlockRow::Mlstm(row), BlockConfig::Mlstm(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -340,6 +384,11 @@ impl BlockRow {
             BlockRow::KimiDelta(row) => row.write(&of!(KimiDelta), keys),
             BlockRow::Lightning(row) => row.write(&of!(Lightning), keys),
             BlockRow::ShortConv(row) => row.write(&of!(ShortConv), keys),
+            BlockRow::Mamba3(row) => row.write(&of!(Mamba3), keys),
+            BlockRow::Rwkv6(row) => row.write(&of!(Rwkv6), keys),
+            BlockRow::Rwkv7(row) => row.write(&of!(Rwkv7), keys),
+            BlockRow::ChannelMix(row) => row.write(&of!(ChannelMix), keys),
+            BlockRow::Mlstm(row) => row.write(&of!(Mlstm), keys),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }

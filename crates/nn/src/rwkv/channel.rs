@@ -35,7 +35,7 @@ impl RwkvChannelMix {
         let lerp = |source: &mut dyn Source, n: &str| {
             source.param(&join(&name(n), "weight"), &[c.hidden], Init::Uniform { bound: 1.0 })
         };
-        let (normal, zeros) = (Init::Normal { std: 0.02 }, Init::Zeros);
+        let normal = Init::Normal { std: 0.02 };
         Ok(RwkvChannelMix {
             hidden: c.hidden,
             lerp_k: lerp(source, "lerp_k")?,
@@ -44,7 +44,7 @@ impl RwkvChannelMix {
             gate: match c.receptance {
                 true => Some((
                     lerp(source, "lerp_r")?,
-                    Linear::new(source, &name("receptance"), c.hidden, c.hidden, false, zeros)?,
+                    Linear::new(source, &name("receptance"), c.hidden, c.hidden, false, normal)?,
                 )),
                 false => None,
             },
