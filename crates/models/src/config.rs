@@ -365,7 +365,10 @@ impl Config {
 
     /// Whether the model forgets nothing but is slowed by the length of its context: it has attention.
     pub fn has_attention(&self) -> bool {
-        self.layers.iter().flatten().any(|b| matches!(b, BlockConfig::Attention(_) | BlockConfig::Mla(_)))
+        self.layers
+            .iter()
+            .flatten()
+            .any(|b| matches!(b, BlockConfig::Attention(_) | BlockConfig::Mla(_) | BlockConfig::Shared(_)))
     }
 
     /// Number of parameters.

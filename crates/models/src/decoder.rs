@@ -3,7 +3,7 @@ use std::sync::Arc;
 use imaginal_nn::{
     Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, LightningAttention, Linear, Mamba,
     Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
-    Rwkv7TimeMix, RwkvChannelMix, ShortConv, Slot, Source, State, join,
+    Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -48,6 +48,7 @@ struct SubLayer {
     sum_norm: Option<NamedNorm>,
     beside: bool,
     mix: Option<Mix>,
+    aside: bool,
 }
 
 #[derive(Debug)]
@@ -80,12 +81,15 @@ enum Block {
     Moe(Moe),
     Recurrent(Box<dyn Recurrent>),
     Rwkv7(Rwkv7TimeMix),
+    Shared(SharedBlock),
+    Nothing,
 }
 
-/// What blocks hand on to those of later layers within one pass through the model.
-#[derive(Default)]
+/// What blocks see besides the residual stream within one pass through the model.
 struct Pass {
-    /// The values of the first layer (RWKV-7).
+    /// The embeddings of the tokens (Zamba 2).
+    embedded: Tensor,
+    /// The values of the first layer (RWKV-7), which it hands on.
     values: Option<Tensor>,
 }
 
@@ -100,6 +104,8 @@ impl Block {
             (Block::Mla(b), None) => b.forward(x, None),
             (Block::Attention(b), None) => b.forward(x, None),
             (Block::Recurrent(b), None) => b.forward(x, None),
+            (Block::Shared(b), Some(BlockState::Kv(s))) => b.forward(x, &pass.embedded, Some(s)),
+            (Block::Shared(b), None) => b.forward(x, &pass.embedded, None),
             (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
             (Block::Moe(b), None | Some(BlockState::None)) => b.forward(x),
             _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
@@ -175,6 +181,18 @@ impl Model {
                     BlockConfig::Lightning(c) => {
                         Block::Recurrent(Box::new(LightningAttention::new(source, &prefix, c)?))
                     }
+                    BlockConfig::Shared(c) => {
+                        let first =
+                            layers.get(c.first).into_iter().flatten().find_map(|sub: &SubLayer| match &sub.block {
+                                Block::Shared(block) => Some(block),
+                                _ => None,
+                            });
+                        Block::Shared(match first {
+                            Some(first) => first.again(source, &prefix, c.place)?,
+                            None => SharedBlock::new(source, &prefix, c, c.rope.as_ref().map(&mut shared_rope))?,
+                        })
+                    }
+                    BlockConfig::Nothing => Block::Nothing,
                     BlockConfig::ShortConv(c) => Block::Recurrent(Box::new(ShortConv::new(source, &prefix, c)?)),
                     BlockConfig::Mamba3(c) => Block::Recurrent(Box::new(Mamba3::new(source, &prefix, c)?)),
                     BlockConfig::Rwkv6(c) => Block::Recurrent(Box::new(Rwkv6TimeMix::new(source, &prefix, c)?)),
@@ -183,7 +201,15 @@ impl Model {
                     BlockConfig::Mlstm(c) => Block::Recurrent(Box::new(Mlstm::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
-                subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside: row.beside, mix });
+                subs.push(SubLayer {
+                    norm: pre,
+                    block,
+                    post_norm,
+                    sum_norm,
+                    beside: row.beside,
+                    mix,
+                    aside: row.aside,
+                });
             }
             layers.push(subs);
         }
@@ -259,6 +285,9 @@ impl Model {
                 (Block::Attention(_), BlockConfig::Attention(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
                 }
+                (Block::Shared(_), BlockConfig::Shared(c)) => {
+                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
+                }
                 (Block::Mla(_), BlockConfig::Mla(c)) => {
                     let (row, rank) = (c.kv_rank + c.turned_dim, c.kv_rank);
                     Ok(BlockState::Kv(KvState::latent(format, batch, row, rank, &self.device)?))
@@ -322,19 +351,31 @@ impl Model {
             x = x.add(&positions.forward(&self.positions_of(start, ids.dim(1)?)?)?)?;
         }
         x = NamedNorm::apply(&self.embedding_norm, x)?;
-        let mut pass = Pass::default();
+        let mut pass = Pass { embedded: x.clone(), values: None };
         for (i, layer) in self.layers.iter().enumerate() {
+            let mut aside: Option<Tensor> = None;
             // What the last block has read, before and after its norm.
             let (mut read, mut normed) = (x.clone(), x.clone());
             for sub in layer {
                 let state = states.as_mut().and_then(Iterator::next);
+                if matches!(sub.block, Block::Nothing) {
+                    continue;
+                }
                 if !sub.beside {
-                    (read, normed) = (x.clone(), x.clone());
+                    read = match aside.take() {
+                        Some(y) => x.add(&y)?,
+                        None => x.clone(),
+                    };
+                    normed = read.clone();
                 }
                 if sub.norm.is_some() {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
                 let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state, &mut pass)?)?;
+                if sub.aside {
+                    aside = Some(y);
+                    continue;
+                }
                 let sum = match sub.mix {
                     Some(mix) => times(normed.clone(), mix.read)?.add(&times(y, mix.result)?)?,
                     None => x.add(&times(y, scales.residual)?)?,
@@ -442,6 +483,8 @@ impl Module for Model {
                     Block::Moe(b) => b.slots(&prefix, visit),
                     Block::Recurrent(b) => b.slots(&prefix, visit),
                     Block::Rwkv7(b) => b.slots(&prefix, visit),
+                    Block::Shared(b) => b.slots(&prefix, visit),
+                    Block::Nothing => {}
                 }
                 NamedNorm::slots(&sub.post_norm, &prefix, visit);
                 NamedNorm::slots(&sub.sum_norm, &prefix, visit);

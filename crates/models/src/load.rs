@@ -174,7 +174,10 @@ pub(crate) fn known_names<'a>(
         }
     }
     Box::new(move |name| {
-        let name = inner_name(name);
+        let mut name = inner_name(name);
+        for part in outside.left_out {
+            name = name.replace(&format!(".{part}."), ".");
+        }
         match name.strip_prefix(more.as_str()) {
             Some(rest) if outside.head.contains(&rest) => rest.to_owned(),
             Some(rest) => format!("{less}{rest}"),

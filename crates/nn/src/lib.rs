@@ -27,6 +27,7 @@ mod param;
 mod recurrent;
 mod rope;
 mod rwkv;
+mod shared;
 mod short_conv;
 pub mod state;
 mod weight;
@@ -54,6 +55,7 @@ pub use rope::{Rope, RopeConfig, RopeScaling, Yarn};
 pub use rwkv::{
     Rwkv6TimeMix, Rwkv6TimeMixConfig, Rwkv7TimeMix, Rwkv7TimeMixConfig, RwkvChannelMix, RwkvChannelMixConfig,
 };
+pub use shared::{SharedBlock, SharedBlockConfig};
 pub use short_conv::{ShortConv, ShortConvConfig};
 pub use state::{KvState, RecurrentState, State};
 pub use weight::Weight;

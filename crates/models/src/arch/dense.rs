@@ -13,7 +13,7 @@ use crate::fields::Key;
 
 /// A block whose result alone is normalised.
 const fn normed_after(block: BlockRow, norm: NormName) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: Some(norm), sum_norm: None, beside: false, mix: None }
+    SubLayer { norm: None, block, post_norm: Some(norm), sum_norm: None, beside: false, mix: None, aside: false }
 }
 
 pub(super) const OLMO2: Arch = Arch {
@@ -115,7 +115,7 @@ const COHERE_ATTENTION: AttentionRow = AttentionRow {
 
 /// A block that reads what the one before it has read, through the same norm.
 const fn beside(block: BlockRow) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: None, sum_norm: None, beside: true, mix: None }
+    SubLayer { norm: None, block, post_norm: None, sum_norm: None, beside: true, mix: None, aside: false }
 }
 
 pub(super) const COMMAND_R: Arch = Arch {
@@ -348,11 +348,10 @@ pub(super) const GPT_NEOX: Arch = Arch {
     outside: Outside {
         embedding: &["gpt_neox.embed_in.weight"],
         norm: &["gpt_neox.final_layer_norm"],
-        gguf_norm: "output_norm",
         head: &["embed_out.weight"],
-        head_bias: &[],
         layers: "gpt_neox.layers",
         ignored: &[".attention.bias", ".attention.masked_bias"],
+        ..Outside::MODEL
     },
     norm: NormKind::Layer,
     eps: 1e-5,

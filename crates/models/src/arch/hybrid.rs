@@ -43,7 +43,7 @@ pub(super) const BAMBA: Arch = Arch {
                     }
                 },
                 of: &[
-                    BlockRow::Mamba2(Mamba2Row { hf: "mamba", norm: GatedNormRow::Groups }),
+                    BlockRow::Mamba2(Mamba2Row::MAMBA),
                     BlockRow::Attention(AttentionRow { rope: RopeRow { partial: 0.5, ..RopeRow::PLAIN }, ..ATTENTION }),
                 ],
             }),
@@ -107,7 +107,7 @@ pub(super) const NEMOTRON_H: Arch = Arch {
         BlockRow::Choice(Choice {
             pick: kinds,
             of: &[
-                BlockRow::Mamba2(Mamba2Row { hf: "mixer", norm: GatedNormRow::Groups }),
+                BlockRow::Mamba2(Mamba2Row { hf: "mixer", ..Mamba2Row::MAMBA }),
                 BlockRow::Mlp(MlpRow { hf: "mixer", gated: false, activation: SQUARED, ..MlpRow::LLAMA }),
                 BlockRow::Attention(AttentionRow {
                     hf: "mixer",
@@ -207,7 +207,7 @@ pub(super) const FALCON_H1: Arch = Arch {
     context: 8192,
     scales: Scales { embedding: Factor::IfTied(EMBEDDING), logits: Factor::IfTied(HEAD), ..Scales::ONE },
     layer: &[
-        SubLayer::new(ATTN_NORM, BlockRow::Mamba2(Mamba2Row { hf: "mamba", norm: GatedNormRow::Flags })),
+        SubLayer::new(ATTN_NORM, BlockRow::Mamba2(Mamba2Row { norm: GatedNormRow::Flags, ..Mamba2Row::MAMBA })),
         SubLayer { norm: None, beside: true, ..SubLayer::new(ATTN_NORM, BlockRow::Attention(ATTENTION)) },
         FEED_FORWARD,
     ],

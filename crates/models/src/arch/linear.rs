@@ -1,14 +1,15 @@
 //! Families that mix attention with linear attention or short convolutions.
 
-use imaginal_nn::{HeadOrder, Scores};
+use imaginal_nn::{Activation, HeadOrder, Scores};
 
 use super::deepseek::V3;
 use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, MIXTRAL};
 use super::moe::QWEN_SHARED;
 use super::{Arch, HfName, MixRow, NormName, Outside, SubLayer};
 use crate::blocks::{
-    AttentionRow, Bias, BlockRow, Choice, DeltaNetRow, DenseLayers, KimiDeltaRow, LightningRow, MlaRow, MlpRow, MoeRow,
-    QkNormRow, Reader, RopeRow, SharedRow, ShortConvRow, after_leading, by_interval, by_kv_heads, by_step, by_types,
+    ActivationRow, AttentionRow, Bias, BlockRow, Choice, DeltaNetRow, DenseLayers, KimiDeltaRow, LightningRow,
+    Mamba2Row, MlaRow, MlpRow, MoeRow, QkNormRow, Reader, RopeRow, SHARED_LAYERS, SharedBlockRow, SharedRow,
+    ShortConvRow, after_leading, by_interval, by_kv_heads, by_step, by_types,
 };
 use crate::fields::Key;
 
@@ -304,5 +305,62 @@ pub(super) const MINIMAX: Arch = Arch {
               "num_experts_per_tok": 2, "intermediate_size": 13, "attn_type_list": [0, 1, 0],
               "layernorm_full_attention_alpha": 1.5, "layernorm_linear_attention_alpha": 1.5,
               "layernorm_mlp_alpha": 1.5}"#,
+    ..LLAMA
+};
+
+/// Layers with a shared block before their Mamba-2.
+fn zamba2_pick(r: &Reader) -> Vec<usize> {
+    const TYPES: Key = Key::new(&[], &["layers_block_type", "layer_types"]);
+    match r.f.is_gguf() {
+        true => r
+            .pick(&r.f.flags(&SHARED_LAYERS, r.shared.layers).unwrap_or_else(|| vec![false; r.shared.layers]))
+            .into_iter()
+            .map(usize::from)
+            .collect(),
+        false => by_types(r, &TYPES, &[("mamba", 0), ("linear_attention", 0), ("hybrid", 1)]),
+    }
+}
+
+pub(super) const ZAMBA2: Arch = Arch {
+    name: "zamba2",
+    doc: "Zamba 2: Mamba-2, and now and then one of a few transformer blocks that layers share, with adapters",
+    hf: &[HfName { model_type: "zamba2", class: "Zamba2ForCausalLM" }],
+    outside: Outside { norm: &["model.final_layernorm"], left_out: &["mamba_decoder"], ..Outside::MODEL },
+    tied: true,
+    eps: 1e-5,
+    context: 4096,
+    layer: &[
+        SubLayer {
+            norm: None,
+            aside: true,
+            ..SubLayer::new(
+                ATTN_NORM,
+                BlockRow::Choice(Choice {
+                    pick: zamba2_pick,
+                    of: &[
+                        BlockRow::Nothing,
+                        BlockRow::Shared(SharedBlockRow {
+                            hf: "shared_transformer",
+                            hf_out: "linear",
+                            activation: ActivationRow::Usually(Activation::GeluErf),
+                            rope: RopeRow::PLAIN,
+                        }),
+                    ],
+                }),
+            )
+        },
+        SubLayer::new(
+            ATTN_NORM,
+            BlockRow::Mamba2(Mamba2Row {
+                eps: Some(1e-5),
+                least_step: Some((Key::new(&["ssm.time_step_min"], &["time_step_min"]), 0.001)),
+                ..Mamba2Row::MAMBA
+            }),
+        ),
+    ],
+    tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 5, "num_attention_heads": 4,
+              "intermediate_size": 19, "layers_block_type": ["mamba", "hybrid", "hybrid", "hybrid", "mamba"],
+              "num_mem_blocks": 2, "use_shared_attention_adapter": true, "adapter_rank": 3, "use_mem_rope": true,
+              "mamba_d_state": 8, "n_mamba_heads": 6, "mamba_headdim": 8, "mamba_ngroups": 2}"#,
     ..LLAMA
 };

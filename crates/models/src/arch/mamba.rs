@@ -3,8 +3,8 @@
 use super::llama::LLAMA;
 use super::{Arch, HfName, NormName, Outside, SubLayer};
 use crate::blocks::{
-    AttentionRow, BlockRow, Choice, DenseLayers, EXPERTS, GatedNormRow, InnerNormsRow, Mamba2Row, MambaRow, MlpRow,
-    MoeRow, Reader, RopeRow, Turned, by_kv_heads,
+    AttentionRow, BlockRow, Choice, DenseLayers, EXPERTS, InnerNormsRow, Mamba2Row, MambaRow, MlpRow, MoeRow, Reader,
+    RopeRow, Turned, by_kv_heads,
 };
 use crate::fields::Key;
 
@@ -48,7 +48,7 @@ pub(super) const MAMBA2: Arch = Arch {
     tied: false,
     layer: &[SubLayer::new(
         NormName::new("attn_norm", "norm"),
-        BlockRow::Mamba2(Mamba2Row { hf: "mixer", norm: GatedNormRow::Groups }),
+        BlockRow::Mamba2(Mamba2Row { hf: "mixer", ..Mamba2Row::MAMBA }),
     )],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 8, "num_heads": 6,
               "head_dim": 8, "n_groups": 2}"#,

@@ -83,6 +83,8 @@ pub struct Outside {
     pub head_bias: &'static [&'static str],
     /// What comes before a layer's number.
     pub layers: &'static str,
+    /// Parts of names that say nothing and are left out, between dots.
+    pub left_out: &'static [&'static str],
     /// Ends of the names of tensors that checkpoints hold for nothing.
     pub ignored: &'static [&'static str],
 }
@@ -166,6 +168,8 @@ pub struct SubLayer {
     pub beside: bool,
     /// How the block's result joins the residual stream, if it is not simply added.
     pub mix: Option<MixRow>,
+    /// Whether the block's result is not for the residual stream: the next block reads the sum of both (Zamba 2).
+    pub aside: bool,
 }
 
 /// Factors of a sum: the residual stream becomes what the block has read, after its norm, times one factor, plus the
@@ -204,7 +208,7 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None }
+        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None, aside: false }
     }
 }
 
@@ -217,6 +221,7 @@ impl Outside {
         head: &["lm_head.weight"],
         head_bias: &[],
         layers: "model.layers",
+        left_out: &[],
         ignored: &[],
     };
 }
@@ -290,6 +295,7 @@ pub static ARCHS: &[Arch] = &[
     linear::LFM2_MOE,
     linear::KIMI_LINEAR,
     linear::MINIMAX,
+    linear::ZAMBA2,
     moe::GRANITE_HYBRID,
     recurrent::RWKV6,
     recurrent::RWKV7,

@@ -8,9 +8,8 @@ use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, attention};
 use super::qwen::QWEN2_ATTENTION;
 use super::{Arch, HfName, NormName, Outside, SubLayer};
 use crate::blocks::{
-    ActivationRow, AttentionRow, Bias, BlockRow, Choice, DenseLayers, EXPERTS, Fused, GatedNormRow, Mamba2Row, MlpRow,
-    MoeRow, QkNormRow, RopeRow, SharedRow, Stacks, Turned, Window, by_interleave, by_kv_heads, by_step, by_types,
-    if_any,
+    ActivationRow, AttentionRow, Bias, BlockRow, Choice, DenseLayers, EXPERTS, Fused, Mamba2Row, MlpRow, MoeRow,
+    QkNormRow, RopeRow, SharedRow, Stacks, Turned, Window, by_interleave, by_kv_heads, by_step, by_types, if_any,
 };
 use crate::fields::Key;
 
@@ -96,7 +95,7 @@ pub(super) const GRANITE_HYBRID: Arch = Arch {
                     false => by_types(r, &LAYER_TYPES, &GRANITE_TYPES),
                 },
                 of: &[
-                    BlockRow::Mamba2(Mamba2Row { hf: "mamba", norm: GatedNormRow::Groups }),
+                    BlockRow::Mamba2(Mamba2Row::MAMBA),
                     BlockRow::Attention(AttentionRow {
                         rope: RopeRow { turned: Turned::Named, ..RopeRow::PLAIN },
                         ..GRANITE_ATTENTION

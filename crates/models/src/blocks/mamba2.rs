@@ -13,6 +13,10 @@ pub struct Mamba2Row {
     pub hf: &'static str,
     /// The norm beside the gate.
     pub norm: GatedNormRow,
+    /// Epsilon of that norm, if it is not that of all norms.
+    pub eps: Option<f64>,
+    /// The least step size: the field, and what it is if that is absent.
+    pub least_step: Option<(Key, f64)>,
 }
 
 /// The norm beside the gate.
@@ -34,9 +38,12 @@ const NORM: Key = Key::new(&[], &["mamba_rms_norm"]);
 const BEFORE_GATE: Key = Key::new(&[], &["mamba_norm_before_gate"]);
 const LIMITS: Key = Key::new(&[], &["time_step_limit"]);
 const OUT_BIAS: Key = Key::new(&[], &["projectors_bias"]);
-const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias"]);
+const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias", "add_bias_linear"]);
 
 impl Mamba2Row {
+    /// With a norm of each group.
+    pub const MAMBA: Mamba2Row = Mamba2Row { hf: "mamba", norm: GatedNormRow::Groups, eps: None, least_step: None };
+
     pub(super) fn read(&self, r: &Reader) -> Mamba2Config {
         let f = r.f;
         let gguf = f.is_gguf();
@@ -58,6 +65,7 @@ impl Mamba2Row {
         if limits.is_none() && f.has(&LIMITS) {
             f.problem(f.name(&LIMITS), "not two numbers, the smaller first");
         }
+        let least = self.least_step.map_or(0.0, |(key, usual)| f.float(&key, Some(usual), 0.0, 1e6));
         let bias = f.flag(&BIAS, false);
         let flags = matches!(self.norm, GatedNormRow::Flags);
         let normed = match flags {
@@ -77,12 +85,13 @@ impl Mamba2Row {
             out_bias: f.flag(&OUT_BIAS, bias),
             conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
             norm: normed.then(|| GatedNorm {
-                eps: r.shared.eps,
+                eps: self.eps.unwrap_or(r.shared.eps),
                 groups: if matches!(self.norm, GatedNormRow::Whole) { 1 } else { groups },
                 before_gate: flags && f.flag(&BEFORE_GATE, false),
             }),
             // What is written for no limit at all.
-            dt_limits: limits.map_or((0.0, f64::INFINITY), |l| (l[0], if l[1] >= 1e9 { f64::INFINITY } else { l[1] })),
+            dt_limits: limits
+                .map_or((least, f64::INFINITY), |l| (l[0], if l[1] >= 1e9 { f64::INFINITY } else { l[1] })),
             scales: None,
             layers: r.shared.layers,
         }
@@ -116,8 +125,12 @@ impl Mamba2Row {
         if c.norm.is_some_and(|n| n.before_gate) {
             return Err("a gate after Mamba's norm has no place in a GGUF file".into());
         }
-        if c.dt_limits != (0.0, f64::INFINITY) {
-            return Err("limits of Mamba's step sizes have no place in a GGUF file".into());
+        match self.least_step {
+            Some((Key { gguf: [key, ..], .. }, _)) if c.dt_limits.1 == f64::INFINITY => {
+                keys.set(key, c.dt_limits.0 as f32);
+            }
+            _ if c.dt_limits == (0.0, f64::INFINITY) => {}
+            _ => return Err("limits of Mamba's step sizes have no place in a GGUF file".into()),
         }
         keys.set("ssm.conv_kernel", c.conv as u32);
         keys.set("ssm.inner_size", c.inner as u32);

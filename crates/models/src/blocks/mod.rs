@@ -13,6 +13,7 @@ mod mlp;
 mod moe;
 mod rope;
 mod rwkv;
+mod shared;
 mod short_conv;
 mod xlstm;
 
@@ -30,6 +31,8 @@ pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
 pub(crate) use moe::{EXPERTS, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub use rope::{RopeRow, Turned};
 pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
+pub(crate) use shared::SHARED_LAYERS;
+pub use shared::SharedBlockRow;
 pub use short_conv::ShortConvRow;
 pub use xlstm::MlstmRow;
 
@@ -37,7 +40,7 @@ use imaginal_files::gguf::Value;
 use imaginal_nn::{
     AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LightningAttentionConfig, Mamba2Config,
     Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig, Rwkv7TimeMixConfig,
-    RwkvChannelMixConfig, ShortConvConfig,
+    RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
 };
 
 use crate::config::Shared;
@@ -78,6 +81,10 @@ pub enum BlockRow {
     ChannelMix(ChannelMixRow),
     /// The matrix memory of xLSTM.
     Mlstm(MlstmRow),
+    /// A transformer block that several layers share.
+    Shared(SharedBlockRow),
+    /// Nothing: layers without the block that others have.
+    Nothing,
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -115,6 +122,10 @@ pub enum BlockConfig {
     ChannelMix(RwkvChannelMixConfig),
     /// The matrix memory of xLSTM.
     Mlstm(MlstmConfig),
+    /// A transformer block that several layers share.
+    Shared(SharedBlockConfig),
+    /// Nothing.
+    Nothing,
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -293,6 +304,8 @@ impl BlockRow {
             BlockRow::Rwkv7(row) => row.read(r).into_iter().map(BlockConfig::Rwkv7).collect(),
             BlockRow::ChannelMix(row) => vec![BlockConfig::ChannelMix(row.read(r)); n],
             BlockRow::Mlstm(row) => vec![BlockConfig::Mlstm(row.read(r)); n],
+            BlockRow::Shared(row) => row.read(r).into_iter().map(BlockConfig::Shared).collect(),
+            BlockRow::Nothing => vec![BlockConfig::Nothing; n],
             BlockRow::Choice(choice) => choice.read(r),
         }
     }
@@ -331,6 +344,8 @@ impl BlockRow {
                 | (BlockRow::KimiDelta(_), BlockConfig::KimiDelta(_))
                 | (BlockRow::Lightning(_), BlockConfig::Lightning(_))
                 | (BlockRow::ShortConv(_), BlockConfig::ShortConv(_))
+                | (BlockRow::Shared(_), BlockConfig::Shared(_))
+                | (BlockRow::Nothing, BlockConfig::Nothing)
         )
     }
 
@@ -352,6 +367,7 @@ impl BlockRow {
             (BlockRow::Rwkv7(row), BlockConfig::Rwkv7(c)) => row.tensors(c, specs),
             (BlockRow::ChannelMix(row), BlockConfig::ChannelMix(c)) => row.tensors(c, specs),
             (BlockRow::Mlstm(row), BlockConfig::Mlstm(c)) => row.tensors(c, specs),
+            (BlockRow::Shared(row), BlockConfig::Shared(c)) => row.tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -389,6 +405,8 @@ impl BlockRow {
             BlockRow::Rwkv7(row) => row.write(&of!(Rwkv7), keys),
             BlockRow::ChannelMix(row) => row.write(&of!(ChannelMix), keys),
             BlockRow::Mlstm(row) => row.write(&of!(Mlstm), keys),
+            BlockRow::Shared(row) => row.write(&of!(Shared), keys),
+            BlockRow::Nothing => Ok(()),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }
