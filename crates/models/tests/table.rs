@@ -235,6 +235,32 @@ fn wrong_configurations_are_refused_by_name() {
         ("mamba", r#"{"conv_kernel": 100000000}"#, "conv_kernel: 100000000"),
         ("mamba", r#"{"time_step_rank": "some"}"#, "time_step_rank: \"some\""),
         ("mamba", r#"{"expand": 1e9}"#, "expand"),
+        (
+            "qwen3next",
+            r#"{"linear_num_value_heads": 5}"#,
+            "linear_num_value_heads: 5 is no multiple of 2 heads of keys",
+        ),
+        ("qwen3next", r#"{"linear_value_head_dim": 10000000}"#, "linear_value_head_dim: 4 heads of values"),
+        ("qwen3next", r#"{"layer_types": ["linear_attention"]}"#, "layer_types: 1 entries for 4 layers"),
+        ("qwen35", r#"{"layer_types": ["a", "b", "c", "d"]}"#, "layer_types: \"a\" is none of full_attention"),
+        ("qwen35", r#"{"full_attention_interval": 0}"#, "full_attention_interval: 0 is not"),
+        (
+            "qwen35moe",
+            r#"{"linear_conv_kernel_dim": -1, "linear_key_head_dim": 0}"#,
+            "linear_conv_kernel_dim: -1 is not",
+        ),
+        ("lfm2", r#"{"full_attn_idxs": "all"}"#, "full_attn_idxs: not a list of whole numbers"),
+        ("lfm2", r#"{"block_multiple_of": 0}"#, "block_multiple_of: 0 is not"),
+        ("lfm2moe", r#"{"conv_L_cache": 1000000}"#, "conv_L_cache: 1000000 is not"),
+        ("kimi-linear", r#"{"linear_attn_config": {}}"#, "linear_attn_config.full_attn_layers: missing"),
+        ("kimi-linear", r#"{"linear_attn_config": null}"#, "linear_attn_config.head_dim: missing"),
+        ("minimax-01", r#"{"postnorm": false}"#, "postnorm: only true is supported"),
+        ("minimax-01", r#"{"layernorm_mlp_alpha": "x"}"#, "layernorm_mlp_alpha: \"x\" is not a number"),
+        ("minimax-01", r#"{"attn_type_list": [0]}"#, "attn_type_list: not a list of truth values for 3 layers"),
+        ("zamba2", r#"{"num_mem_blocks": 9}"#, "num_mem_blocks: 9 is not"),
+        ("zamba2", r#"{"num_attention_heads": 5}"#, "num_attention_heads: 5 heads do not divide twice the width"),
+        ("zamba2", r#"{"time_step_min": -1}"#, "time_step_min: -1 is not"),
+        ("granitehybrid", r#"{"mamba_n_groups": 4}"#, "mamba_n_heads: 48 channels, 6 heads and 4 groups"),
     ] {
         let message = refused(arch, changes);
         assert!(message.contains(expected), "{changes}: {message}");

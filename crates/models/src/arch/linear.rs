@@ -308,17 +308,19 @@ pub(super) const MINIMAX: Arch = Arch {
     ..LLAMA
 };
 
-/// Layers with a shared block before their Mamba-2.
+const ZAMBA2_TYPES: [(&str, usize); 3] = [("mamba", 0), ("linear_attention", 0), ("hybrid", 1)];
+
+/// 1 for layers with a shared block before their Mamba-2.
 fn zamba2_pick(r: &Reader) -> Vec<usize> {
     const TYPES: Key = Key::new(&[], &["layers_block_type", "layer_types"]);
-    match r.f.is_gguf() {
-        true => r
-            .pick(&r.f.flags(&SHARED_LAYERS, r.shared.layers).unwrap_or_else(|| vec![false; r.shared.layers]))
-            .into_iter()
-            .map(usize::from)
-            .collect(),
-        false => by_types(r, &TYPES, &[("mamba", 0), ("linear_attention", 0), ("hybrid", 1)]),
+    if !r.f.is_gguf() {
+        return by_types(r, &TYPES, &ZAMBA2_TYPES);
     }
+    let flags = r.f.flags(&SHARED_LAYERS, r.shared.layers);
+    if !r.f.has(&SHARED_LAYERS) {
+        r.f.problem(r.f.name(&SHARED_LAYERS), "missing");
+    }
+    r.pick(&flags.map_or_else(|| vec![0; r.shared.layers], |flags| flags.into_iter().map(usize::from).collect()))
 }
 
 pub(super) const ZAMBA2: Arch = Arch {
