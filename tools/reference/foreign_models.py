@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tiny random models of families that transformers does not implement.
 
-    LLAMA_CPP=/path python tools/reference/foreign_models.py --out DIR [rwkv6 rwkv7 internlm2 exaone]
+    LLAMA_CPP=/path python tools/reference/foreign_models.py --out DIR [rwkv6 rwkv7 mamba3 internlm2 exaone]
 
 Each becomes DIR/NAME with `config.json` and `model.safetensors` in the layout of published checkpoints, `model.gguf` by
 llama.cpp's converter, and `expected.safetensors` with `tokens` (i64 [T]) and `logits` (f32 [T, vocab]). All who know the
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import mamba3
 import rwkv
 from family_models import to_gguf, write_index
 from peers import LlamaCpp
@@ -131,10 +132,24 @@ EXAONE = {
     "_convert": {"extra": {"rms_norm_eps": 3e-3}},  # this converter writes the epsilon under a key nobody reads
 }
 
+MAMBA3 = {
+    "d_model": 24, "d_intermediate": 0, "n_layer": 3, "vocab_size": 67, "attn_layer_idx": [], "attn_cfg": {},
+    "ssm_cfg": {"layer": "Mamba3", "d_state": 12, "headdim": 8, "ngroups": 2, "A_floor": 0.1},
+    "rms_norm": True, "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
+    "tie_embeddings": True, "_seed": 20, "_gguf": "the converter does not know mamba3",
+}
+MAMBA3_MIMO = {
+    **MAMBA3, "_seed": 21, "d_intermediate": 9, "n_layer": 2, "tie_embeddings": False,
+    "ssm_cfg": {"layer": "Mamba3", "d_state": 10, "expand": 1, "headdim": 8, "rope_fraction": 1.0, "is_mimo": True,
+                "mimo_rank": 2, "is_outproj_norm": True},
+}
+
 MODELS = {
     "rwkv6-plain": (rwkv6, RWKV6, "token shift by low-rank mixes, decay from data, group norm, halving every 2 layers"),
     "rwkv7-head64": (rwkv7, RWKV7_HEAD64, "one head of the published size, which llama.cpp can compute"),
     "rwkv7-plain": (rwkv7, RWKV7, "delta rule with decay from data, value residual, low-rank gates"),
+    "mamba3-siso": (mamba3.shapes, MAMBA3, "one input a head, two groups, half of the state turns, tied, padded vocabulary"),
+    "mamba3-mimo": (mamba3.shapes, MAMBA3_MIMO, "two inputs a head, norm before the gate, all of the state turns, gated MLP"),
     "internlm2-plain": (internlm2, INTERNLM2, "wqkv fused group by group, dynamic NTK within the length (no scaling)"),
     "exaone-llama3": (exaone, EXAONE, "EXAONE 3.5: gpt-2 style names, llama-3 RoPE scaling, untied"),
     "exaone-tied": (exaone, {**EXAONE, "rope_scaling": None, "tie_word_embeddings": True}, "EXAONE 3: tied, plain RoPE"),
@@ -148,15 +163,19 @@ def weights(shapes: dict[str, tuple], seed: int) -> dict[str, torch.Tensor]:
     for name, shape in sorted(shapes.items()):
         normal, uniform = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
         leaf = name.split(".")[-1]
-        norm = re.search(r"(norm|ln_?\w*)\.(weight|bias)$", name)
+        norm = re.search(r"(norm_f|norm2?|ln_?\w*)\.(weight|bias)$", name)
         if norm:
             result[name] = uniform + 0.5 if norm.group(2) == "weight" else 0.3 * normal
         elif re.search(r"(time_maa_|\.x_)[a-z]$", name):
             result[name] = uniform
         elif leaf == "time_decay" or "w_lora.lora.2.bias" in name:
             result[name] = 4 * uniform - 3.5
-        elif leaf in ("k_k", "k_a"):
+        elif leaf in ("k_k", "k_a", "D"):
             result[name] = uniform + 0.3
+        elif leaf in ("B_bias", "C_bias"):
+            result[name] = 1 + 0.5 * normal
+        elif leaf == "dt_bias":
+            result[name] = 3 * uniform - 4
         elif leaf in ("time_faaaa", "r_k") or leaf == "bias":
             result[name] = 0.5 * normal
         elif "embed" in name or "wte" in name:
@@ -209,9 +228,15 @@ def llama_logits(config: dict, state: dict[str, torch.Tensor], tokens: torch.Ten
     return model(tokens[None]).logits[0]
 
 
+def family(config: dict) -> str:
+    """The family; files of mamba_ssm name only the kind of layer."""
+    return config["model_type"] if "model_type" in config else config["ssm_cfg"]["layer"].lower()
+
+
 def transcribed(config: dict, state: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor | None:
     """Logits of the NumPy transcription of the paper, for the families that have one."""
-    function = {"rwkv6": rwkv.rwkv6_logits, "rwkv7": rwkv.rwkv7_logits}.get(config["model_type"])
+    functions = {"rwkv6": rwkv.rwkv6_logits, "rwkv7": rwkv.rwkv7_logits, "mamba3": mamba3.mamba3_logits}
+    function = functions.get(family(config))
     if function is None:
         return None
     arrays = {name: tensor.double().numpy() for name, tensor in state.items()}
@@ -221,7 +246,9 @@ def transcribed(config: dict, state: dict[str, torch.Tensor], tokens: torch.Tens
 def make(name: str, out: Path, peer: LlamaCpp) -> str:
     """Write one model and say how it was checked."""
     shapes, settings, _ = MODELS[name]
-    seed = sorted(MODELS).index(name)
+    seed = settings.get("_seed")
+    if seed is None:
+        seed = sorted(n for n, m in MODELS.items() if "_seed" not in m[1]).index(name)
     state = weights(shapes(settings), seed)
     tokens = tokens_for(settings["vocab_size"], seed)
     shutil.rmtree(out, ignore_errors=True)
@@ -233,6 +260,8 @@ def make(name: str, out: Path, peer: LlamaCpp) -> str:
     def opinions() -> dict[str, torch.Tensor]:
         """Logits of all who know the family."""
         save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+        if "_gguf" in settings:
+            return {label: function(settings, state, tokens) for label, function in others[1:]}
         to_gguf({out: {"_convert": {"raw": True, **settings.get("_convert", {})}}})
         if (out / "gguf.error").exists():
             raise SystemExit(f"{name}: {(out / 'gguf.error').read_text()}")
@@ -242,7 +271,8 @@ def make(name: str, out: Path, peer: LlamaCpp) -> str:
             found["llama.cpp stepwise"] = torch.from_numpy(peer.logits(out / "model.gguf", tokens.tolist(), stepwise=True))
         return {label: logits for label, logits in found.items() if logits is not None}
 
-    head = next((n for n in ("head.weight", "lm_head.weight", "output.weight") if n in state), "transformer.ln_f.weight")
+    head = next((n for n in ("head.weight", "lm_head.weight", "output.weight") if n in state), None)
+    head = head or next(n for n in ("transformer.ln_f.weight", "backbone.norm_f.weight") if n in state)
     state[head] = state[head] * (LOGIT_STD / next(iter(opinions().values())).std())
     found = opinions()
     label, logits = next(iter(found.items()))
@@ -264,12 +294,13 @@ def main() -> None:
     peer = LlamaCpp(Path(os.environ["LLAMA_CPP"]))
     lines = {}
     for name, (_, settings, about) in MODELS.items():
-        if args.names and name not in args.names and settings["model_type"] not in args.names:
+        if args.names and name not in args.names and family(settings) not in args.names:
             continue
         checked = make(name, args.out / name, peer)
         print(f"{name}: {checked}", flush=True)
         gguf = "yes" + (", but llama.cpp is wrong for heads of this size" if settings.get("_llama_cannot") else "")
-        lines[name] = {"family": settings["model_type"], "about": about, "checked": checked, "gguf": gguf}
+        gguf = f"no: {settings['_gguf']}" if "_gguf" in settings else gguf
+        lines[name] = {"family": family(settings), "about": about, "checked": checked, "gguf": gguf}
     write_index(args.out, lines)
 
 

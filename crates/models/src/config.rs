@@ -50,6 +50,14 @@ pub(crate) struct Shared {
     pub context: usize,
 }
 
+/// A tensor that a GGUF file has and the model has not.
+pub(crate) struct Extra {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Zeros, if there are none.
+    pub values: Option<Vec<f32>>,
+}
+
 type Present<'a> = &'a dyn Fn(usize, &str) -> bool;
 type Floats<'a> = &'a dyn Fn(&str) -> Option<Vec<f32>>;
 type Shape<'a> = &'a dyn Fn(usize, &str) -> Option<Vec<usize>>;
@@ -235,7 +243,12 @@ impl Config {
             embedding: factor(&arch.scales.embedding),
             residual: factor(&arch.scales.residual),
             logits: factor(&arch.scales.logits),
-            softcap: arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6)),
+            softcap: match arch.scales.usual_softcap.filter(|_| !fields.is_gguf()) {
+                Some(usual) => arch.scales.softcap.map(|k| fields.float(&k, Some(usual), 1e-3, 1e6)),
+                None => {
+                    arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6))
+                }
+            },
             halved: {
                 let every = arch.scales.halved.map(|k| fields.size_from(&k, Some(0), 0, MOST_LAYERS));
                 every.filter(|&every| every > 0)
@@ -522,19 +535,22 @@ impl Config {
         Ok(all)
     }
 
-    /// Tensors that a GGUF file has and the model has not, with their values.
-    pub(crate) fn gguf_extras(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    /// Tensors that a GGUF file has and the model has not.
+    pub(crate) fn gguf_extras(&self) -> Vec<Extra> {
         let mut extras = Vec::new();
-        let vector = |name: String, values: &[f32]| (name, vec![values.len()], values.to_vec());
+        let vector = |name: &str, values: &[f32]| {
+            let (shape, values) = (vec![values.len()], Some(values.to_vec()));
+            Extra { name: name.to_owned(), shape, values }
+        };
         let rope = self.layers.iter().flatten().find_map(|b| match b {
             BlockConfig::Attention(c) => c.rope.as_ref(),
             _ => None,
         });
         match rope.map(|rope| &rope.scaling) {
-            Some(RopeScaling::Factors(factors)) => extras.push(vector("rope_freqs.weight".into(), factors)),
+            Some(RopeScaling::Factors(factors)) => extras.push(vector("rope_freqs.weight", factors)),
             Some(RopeScaling::Long { short, long, .. }) => {
-                extras.push(vector("rope_factors_short.weight".into(), short));
-                extras.push(vector("rope_factors_long.weight".into(), long));
+                extras.push(vector("rope_factors_short.weight", short));
+                extras.push(vector("rope_factors_long.weight", long));
             }
             _ => {}
         }
@@ -543,10 +559,11 @@ impl Config {
                 match block {
                     // The format knows no Mamba without this bias.
                     BlockConfig::Mamba(c) if !c.conv_bias => {
-                        extras.push(vector(format!("blk.{i}.ssm_conv1d.bias"), &vec![0.0; c.inner]));
+                        extras.push(Extra { name: format!("blk.{i}.ssm_conv1d.bias"), shape: vec![c.inner], values: None });
                     }
                     // Nor a first layer of RWKV-7 without a share of its own values.
                     BlockConfig::Rwkv7(c) if c.value_rank.is_none() => {
+<<<<<<< HEAD
                         for (n, shape) in [vec![c.hidden], vec![c.rate_rank, c.hidden], vec![c.hidden, c.rate_rank]]
                             .into_iter()
                             .enumerate()
@@ -554,6 +571,14 @@ impl Config {
                             let values = vec![0.0; shape.iter().product()];
                             extras.push((format!("blk.{i}.time_mix_v{n}.weight"), shape, values));
                         }
+=======
+                        let shapes = [vec![c.hidden], vec![c.rate_rank, c.hidden], vec![c.hidden, c.rate_rank]];
+                        extras.extend(shapes.into_iter().enumerate().map(|(n, shape)| Extra {
+                            name: format!("blk.{i}.time_mix_v{n}.weight"),
+                            shape,
+                            values: None,
+                        }));
+>>>>>>> d39613f (models: extra tensors of zeros take no memory before they are written; xlstm caps logits by default)
                     }
                     _ => {}
                 }

@@ -91,7 +91,7 @@ impl Loaded {
             bytes: &t.bytes,
         });
         let specs = config.tensors();
-        let extras: Vec<String> = config.gguf_extras().into_iter().map(|extra| extra.0).collect();
+        let extras: Vec<String> = config.gguf_extras().into_iter().map(|extra| extra.name).collect();
         let extra = |name: &str| extras.iter().any(|e| e == name) || config.is_predictor("blk", name);
         let tensors = Matched::new(gguf.path(), &specs, found, |s| (s.gguf.clone(), s.map), None, extra)?;
         let none = match gguf.metadata().get_as::<String>("tokenizer.ggml.model")? {

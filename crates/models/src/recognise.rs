@@ -30,7 +30,7 @@ pub(crate) fn from_gguf(gguf: &Gguf, name: &str) -> Result<Config> {
     let fits = |arch: &&'static Arch| {
         let config = Config::of_gguf(arch, gguf, name).ok()?;
         let extras = config.gguf_extras();
-        let left = |name: &str| !extras.iter().any(|extra| extra.0 == name);
+        let left = |name: &str| !extras.iter().any(|extra| extra.name == name);
         fits(&config, |spec| &spec.gguf, &shapes, left).then_some(config)
     };
     let config = as_they_are.iter().chain(&turned).find_map(fits);

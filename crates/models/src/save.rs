@@ -45,7 +45,8 @@ struct Planned {
 enum Values {
     /// Parameters one after another: usually one.
     Model(Vec<TensorSpec>),
-    Extra(Vec<f32>),
+    /// Zeros, if there are none.
+    Extra(Option<Vec<f32>>),
 }
 
 impl Model {
@@ -116,9 +117,9 @@ impl Model {
                 in_order(specs, &planned.entry)?;
             }
         }
-        for (name, shape, values) in config.gguf_extras() {
-            let entry = FileTensor { name, shape, format: Format::F32 };
-            plan.push(Planned { entry, values: Values::Extra(values) });
+        for extra in config.gguf_extras() {
+            let entry = FileTensor { name: extra.name, shape: extra.shape, format: Format::F32 };
+            plan.push(Planned { entry, values: Values::Extra(extra.values) });
         }
         Ok((metadata, plan))
     }
@@ -134,7 +135,8 @@ impl Model {
         });
         for Planned { entry, values } in plan {
             let bytes = match values {
-                Values::Extra(values) => f32_bytes(values),
+                Values::Extra(Some(values)) => f32_bytes(values),
+                Values::Extra(None) => vec![0; 4 * entry.shape.iter().product::<usize>()],
                 Values::Model(specs) => {
                     let mut bytes = Vec::new();
                     for spec in specs {

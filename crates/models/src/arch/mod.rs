@@ -132,6 +132,8 @@ pub struct Scales {
     pub logits: Factor,
     /// Logits x become `cap · tanh(x / cap)`, if the field is there.
     pub softcap: Option<Key>,
+    /// Its value where `config.json` does not say, for models that always have one.
+    pub usual_softcap: Option<f64>,
     /// The field of GGUF metadata that says after how many layers the residual stream is halved, each time; weights in such
     /// files are made for that (RWKV-6).
     pub halved: Option<Key>,
@@ -234,7 +236,7 @@ impl EmbeddingRow {
 impl Scales {
     /// None.
     pub const ONE: Scales =
-        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None, halved: None };
+        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None, usual_softcap: None, halved: None };
 }
 
 impl Arch {

@@ -7,6 +7,7 @@ use super::{Arch, EmbeddingRow, HfName, NormName, Outside, Scales, SubLayer, Var
 use crate::blocks::{
     ActivationRow, Bias, BlockRow, ChannelMixRow, Mamba3Row, MlpRow, MlstmRow, Reader, Rwkv6Row, Rwkv7Row,
 };
+use crate::config::WIDTH;
 use crate::fields::Key;
 
 pub(super) const RWKV6: Arch = Arch {
@@ -74,7 +75,7 @@ pub(super) const RWKV7: Arch = Arch {
                 receptance: false,
                 usual: |r| {
                     let ratio = r.f.float(&Key::new(&[], &["hidden_ratio"]), Some(4.0), 0.0, 1024.0);
-                    ((r.shared.hidden as f64 * ratio) as usize).next_multiple_of(32)
+                    ((r.shared.hidden as f64 * ratio) as usize).min(WIDTH).next_multiple_of(32)
                 },
             }),
         ),
@@ -102,7 +103,7 @@ const fn memory_and_mlp(kind: Option<NormKind>) -> [SubLayer; 2] {
                 hf_inner: Some(|r| {
                     let factor = r.f.float(&Key::new(&[], &["ffn_proj_factor"]), Some(2.667), 0.0, 1024.0);
                     let step = r.f.size(&Key::new(&[], &["ffn_round_up_to_multiple_of"]), Some(64), 1 << 20);
-                    ((r.shared.hidden as f64 * factor) as usize).max(1).next_multiple_of(step)
+                    ((r.shared.hidden as f64 * factor) as usize).clamp(1, WIDTH).next_multiple_of(step)
                 }),
                 ..MlpRow::LLAMA
             }),
@@ -122,7 +123,11 @@ pub(super) const XLSTM: Arch = Arch {
     },
     eps: 1e-6,
     context: 1 << 20,
-    scales: Scales { softcap: Some(Key::new(&["final_logit_softcapping"], &["output_logit_soft_cap"])), ..Scales::ONE },
+    scales: Scales {
+        softcap: Some(Key::new(&["final_logit_softcapping"], &["output_logit_soft_cap"])),
+        usual_softcap: Some(30.0),
+        ..Scales::ONE
+    },
     layer: &memory_and_mlp(None),
     variants: &[Variant {
         when: |r| r.bias(Bias::Optional(&["use_bias"]), "attn_norm.bias"),
@@ -148,7 +153,7 @@ fn has_mlp(r: &Reader) -> bool {
     if !f.sizes(&Key::new(&[], &["attn_layer_idx"])).is_empty() {
         f.problem("attn_layer_idx", "layers of attention are not supported here");
     }
-    if f.is_gguf() { r.present("ffn_down.weight") } else { f.size_from(&INNER, Some(0), 0, 1 << 24) > 0 }
+    if f.is_gguf() { r.present("ffn_down.weight") } else { f.size_from(&INNER, Some(0), 0, WIDTH) > 0 }
 }
 
 pub(super) const MAMBA3: Arch = Arch {
@@ -177,7 +182,7 @@ pub(super) const MAMBA3: Arch = Arch {
                     hf_fused: Some("fc1"),
                     up_first: true,
                     activation: ActivationRow::Always(imaginal_nn::Activation::Silu),
-                    hf_inner: Some(|r| r.f.size_from(&INNER, Some(0), 0, 1 << 24).max(1).next_multiple_of(128)),
+                    hf_inner: Some(|r| r.f.size_from(&INNER, Some(0), 0, WIDTH).max(1).next_multiple_of(128)),
                     ..MlpRow::PLAIN
                 }),
             ),

@@ -55,6 +55,9 @@ impl Mamba3Row {
         // In GGUF files the key is there for those with several.
         let several = if gguf { f.has(&RANK) } else { f.flag(&SEVERAL, false) };
         let rank = several.then(|| f.size(&RANK, Some(4), MOST));
+        if rank.unwrap_or(1).saturating_mul(groups).saturating_mul(state) > WIDTH {
+            f.conflict(f.name(&STATE), format!("{groups} groups of {state} are wider than {WIDTH}"));
+        }
         Mamba3Config {
             hidden,
             heads,
