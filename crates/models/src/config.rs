@@ -245,9 +245,7 @@ impl Config {
             logits: factor(&arch.scales.logits),
             softcap: match arch.scales.usual_softcap.filter(|_| !fields.is_gguf()) {
                 Some(usual) => arch.scales.softcap.map(|k| fields.float(&k, Some(usual), 1e-3, 1e6)),
-                None => {
-                    arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6))
-                }
+                None => arch.scales.softcap.filter(|k| fields.has(k)).map(|k| fields.float(&k, None, 1e-3, 1e6)),
             },
             halved: {
                 let every = arch.scales.halved.map(|k| fields.size_from(&k, Some(0), 0, MOST_LAYERS));
@@ -559,26 +557,20 @@ impl Config {
                 match block {
                     // The format knows no Mamba without this bias.
                     BlockConfig::Mamba(c) if !c.conv_bias => {
-                        extras.push(Extra { name: format!("blk.{i}.ssm_conv1d.bias"), shape: vec![c.inner], values: None });
+                        extras.push(Extra {
+                            name: format!("blk.{i}.ssm_conv1d.bias"),
+                            shape: vec![c.inner],
+                            values: None,
+                        });
                     }
                     // Nor a first layer of RWKV-7 without a share of its own values.
                     BlockConfig::Rwkv7(c) if c.value_rank.is_none() => {
-<<<<<<< HEAD
-                        for (n, shape) in [vec![c.hidden], vec![c.rate_rank, c.hidden], vec![c.hidden, c.rate_rank]]
-                            .into_iter()
-                            .enumerate()
-                        {
-                            let values = vec![0.0; shape.iter().product()];
-                            extras.push((format!("blk.{i}.time_mix_v{n}.weight"), shape, values));
-                        }
-=======
                         let shapes = [vec![c.hidden], vec![c.rate_rank, c.hidden], vec![c.hidden, c.rate_rank]];
                         extras.extend(shapes.into_iter().enumerate().map(|(n, shape)| Extra {
                             name: format!("blk.{i}.time_mix_v{n}.weight"),
                             shape,
                             values: None,
                         }));
->>>>>>> d39613f (models: extra tensors of zeros take no memory before they are written; xlstm caps logits by default)
                     }
                     _ => {}
                 }

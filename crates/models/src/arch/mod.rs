@@ -235,8 +235,14 @@ impl EmbeddingRow {
 
 impl Scales {
     /// None.
-    pub const ONE: Scales =
-        Scales { embedding: Factor::One, residual: Factor::One, logits: Factor::One, softcap: None, usual_softcap: None, halved: None };
+    pub const ONE: Scales = Scales {
+        embedding: Factor::One,
+        residual: Factor::One,
+        logits: Factor::One,
+        softcap: None,
+        usual_softcap: None,
+        halved: None,
+    };
 }
 
 impl Arch {
