@@ -260,8 +260,8 @@ impl<'a> Fields<'a> {
             Found::Float(x) if x.is_finite() => Some(*x),
             _ => None,
         };
-        let numbers = list.iter().map(number).collect();
-        if numbers == None {
+        let numbers: Option<Vec<f64>> = list.iter().map(number).collect();
+        if numbers.is_none() {
             self.problem(name, "not a list of numbers");
         }
         numbers

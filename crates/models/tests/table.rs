@@ -472,3 +472,11 @@ fn unknown_architectures_load_by_what_their_files_hold() {
     let message = altered("qwen3", renamed, more).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("\"novel\" is not known"), "{message}");
 }
+
+#[test]
+fn the_page_of_architectures_is_that_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/architectures.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    let write = "run: imaginal list --architectures --markdown > docs/architectures.md";
+    assert!(page == imaginal_models::arch::markdown(), "docs/architectures.md is not that of the table; {write}");
+}

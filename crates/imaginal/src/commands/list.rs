@@ -15,6 +15,9 @@ pub struct List {
     /// The architectures that can be loaded, with the names that Hugging Face gives them
     #[arg(long)]
     architectures: bool,
+    /// The architectures as a page of Markdown
+    #[arg(long, requires = "architectures", conflicts_with = "json")]
+    markdown: bool,
 }
 
 impl List {
@@ -23,6 +26,10 @@ impl List {
     /// # Errors
     /// Standard output is closed, or the file of aliases cannot be read.
     pub fn run(&self, common: &Common) -> Result<(), Failure> {
+        if self.markdown {
+            print!("{}", imaginal_models::arch::markdown());
+            return Ok(());
+        }
         if self.architectures { architectures(common) } else { models(common) }
     }
 }
@@ -60,7 +67,7 @@ fn architectures(common: &Common) -> Result<(), Failure> {
     } else {
         for a in ARCHS {
             let classes: Vec<_> = a.hf.iter().map(|h| h.class).collect();
-            println!("{:10} {}  ({})", a.name, a.doc, classes.join(", "));
+            println!("{:14} {}  ({})", a.name, a.doc, classes.join(", "));
         }
     }
     Ok(())

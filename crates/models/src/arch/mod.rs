@@ -52,12 +52,15 @@ pub struct Arch {
     pub(crate) hf_when: Option<fn(&Json) -> bool>,
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used, where that is done when they are loaded
     /// instead, as in GGUF files: the ends of their names, with one factor or one of each part of their rows.
-    pub(crate) hf_factors: Option<fn(&Fields) -> Vec<(&'static str, Vec<f64>)>>,
+    pub(crate) hf_factors: Option<fn(&Fields) -> HfFactors>,
     /// Other arrangements of a layer, of which the first whose condition holds is taken.
     pub variants: &'static [Variant],
     /// Settings (as in `config.json`) of a tiny model for tests.
     pub tiny: &'static str,
 }
+
+/// The ends of names of tensors, each with its factors.
+pub(crate) type HfFactors = Vec<(&'static str, Vec<f64>)>;
 
 /// A name of an architecture in `config.json`.
 #[derive(Debug)]
@@ -310,3 +313,22 @@ pub static ARCHS: &[Arch] = &[
     recurrent::XLSTM,
     recurrent::MAMBA3,
 ];
+
+/// The table as a page of Markdown, which `docs/architectures.md` is.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Architectures\n\nWritten by `imaginal list --architectures --markdown` from the table in \
+         `crates/models/src/arch`; a test compares the two.\n\n\
+         | Name in GGUF files | What it is | `model_type` | Class |\n|---|---|---|---|\n",
+    );
+    for arch in ARCHS {
+        let names: Vec<String> = [arch.name].iter().chain(arch.gguf).map(|name| format!("`{name}`")).collect();
+        let column = |name: fn(&HfName) -> &'static str| {
+            let names: Vec<String> = arch.hf.iter().map(|hf| format!("`{}`", name(hf))).collect();
+            names.join(", ")
+        };
+        let (types, classes) = (column(|hf| hf.model_type), column(|hf| hf.class));
+        page += &format!("| {} | {} | {types} | {classes} |\n", names.join(", "), arch.doc);
+    }
+    page
+}
