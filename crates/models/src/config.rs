@@ -2,11 +2,11 @@ use std::path::Path;
 
 use imaginal_files::Gguf;
 use imaginal_files::gguf::{Metadata, Value};
-use imaginal_nn::{AttentionConfig, NormKind, RopeScaling};
+use imaginal_nn::{AttentionConfig, NormKind, Over, RopeScaling};
 use serde_json::Value as Json;
 
 use crate::arch::{Arch, Factor, NormName, SubLayer};
-use crate::blocks::{BlockConfig, BlockRow, Keys, Reader};
+use crate::blocks::{BlockConfig, BlockRow, Keys, Reader, StreamsConfig};
 use crate::fields::{Fields, Key, Source};
 use crate::recognise::{self, unknown};
 use crate::tensors::{Arrange, Map, Specs, TensorSpec};
@@ -60,6 +60,8 @@ pub(crate) struct Extra {
 
 type Present<'a> = &'a dyn Fn(usize, &str) -> bool;
 type Floats<'a> = &'a dyn Fn(&str) -> Option<Vec<f32>>;
+/// How many rows a matrix has before those at its end that are zero.
+type Rows<'a> = &'a dyn Fn(&str) -> Option<usize>;
 type Shape<'a> = &'a dyn Fn(usize, &str) -> Option<Vec<usize>>;
 
 /// Factors between embedding and logits.
@@ -99,6 +101,7 @@ pub struct Config {
     tied: bool,
     scales: ModelScales,
     layout: &'static [SubLayer],
+    streams: Option<StreamsConfig>,
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used: ends of names, and factors.
     hf_factors: Vec<(&'static str, Vec<f64>)>,
     layers: Vec<Vec<BlockConfig>>,
@@ -174,7 +177,7 @@ impl Config {
             vocab = vocab.next_multiple_of(fields.size(&PADDED, Some(8), MOST_TOKENS));
         }
         let shape = |layer: usize, name: &str| shapes(&format!("{}.{layer}.{name}", arch.outside.layers));
-        let config = Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &shape))?;
+        let config = Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &|_| None, &shape))?;
         Ok(Config { fp8_blocks, ..config })
     }
 
@@ -201,11 +204,22 @@ impl Config {
             tensor.format.decode(&tensor.bytes, &mut values).ok()?;
             Some(values)
         };
+        let nonzero = |name: &str| {
+            let tensor = gguf.find(name)?;
+            let [rows, cols] = tensor.shape[..] else { return None };
+            let bytes = tensor.format.bytes_for(cols).filter(|&bytes| bytes > 0 && cols <= WIDTH)?;
+            let mut values = vec![0f32; cols];
+            let mut zero = |row: &[u8]| {
+                tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0)
+            };
+            let empty = tensor.bytes.rchunks_exact(bytes).take_while(|row| zero(row)).count();
+            Some(rows.saturating_sub(empty).max(1))
+        };
         let rows = gguf.find("token_embd.weight").and_then(|t| t.shape.first().copied());
         let vocab = fields.size(&VOCAB, rows, MOST_TOKENS);
         let tied = gguf.find("output.weight").is_none();
         let present = |layer: usize, tensor: &str| gguf.find(&format!("blk.{layer}.{tensor}")).is_some();
-        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &|_, _| None))?;
+        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &nonzero, &|_, _| None))?;
         let name = metadata.get_as::<String>("general.name")?;
         Ok(Config { name, ..config })
     }
@@ -215,7 +229,7 @@ impl Config {
         fields: Fields,
         vocab: usize,
         tied: bool,
-        (present, floats, shape): (Present, Floats, Shape),
+        (present, floats, rows, shape): (Present, Floats, Rows, Shape),
     ) -> Result<Config> {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
@@ -253,7 +267,7 @@ impl Config {
             },
         };
         let all: Vec<usize> = (0..shared.layers).collect();
-        let reader = Reader { f: &fields, shared: &shared, present, floats, shape, layers: &all };
+        let reader = Reader { f: &fields, shared: &shared, present, floats, rows, shape, layers: &all };
         let variant = arch.variants.iter().find(|v| (v.when)(&reader));
         let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
@@ -266,6 +280,7 @@ impl Config {
                 layers[i].push(block);
             }
         }
+        let streams = arch.streams.then(|| StreamsConfig::read(&reader, vocab));
         let Shared { hidden, eps, context, .. } = shared;
         let hf_factors =
             arch.hf_factors.filter(|_| !fields.is_gguf()).map_or_else(Vec::new, |factors| factors(&fields));
@@ -282,6 +297,7 @@ impl Config {
             tied,
             scales,
             layout,
+            streams,
             hf_factors,
             layers,
             mixes,
@@ -352,6 +368,11 @@ impl Config {
         self.layout
     }
 
+    /// The streams around the layers, where there are several.
+    pub fn streams(&self) -> Option<&StreamsConfig> {
+        self.streams.as_ref()
+    }
+
     /// The blocks, layer by layer.
     pub fn layers(&self) -> &[Vec<BlockConfig>] {
         &self.layers
@@ -367,6 +388,19 @@ impl Config {
         let number = name.strip_prefix(layers).and_then(|n| n.strip_prefix('.')?.split('.').next()?.parse().ok());
         let further = self.layers.len()..self.layers.len() + self.predictors;
         number.is_some_and(|n: usize| further.contains(&n))
+    }
+
+    /// Whether a tensor of a Hugging Face checkpoint is for keys and values of a layer that has those of another.
+    pub(crate) fn is_unused(&self, name: &str) -> bool {
+        let inner = name.strip_prefix(self.arch.outside.layers).and_then(|n| n.strip_prefix('.'));
+        let Some((layer, rest)) = inner.and_then(|n| n.split_once('.')) else { return false };
+        let layer = layer.parse().ok().and_then(|layer: usize| self.layers.get(layer));
+        layer.into_iter().flatten().zip(self.layout).any(|(block, sub)| match (sub.block.of(block), block) {
+            (BlockRow::Attention(row), BlockConfig::Attention(c)) => {
+                row.unused(c).iter().any(|start| rest.starts_with(start))
+            }
+            _ => false,
+        })
     }
 
     /// Rows and columns that share a scale in a checkpoint whose matrices are in FP8.
@@ -400,8 +434,14 @@ impl Config {
         if let Some(n) = embedding.norm {
             specs.norm(n.gguf, &[n.hf], &[self.hidden], *norm);
         }
+        if let Some(streams) = &self.streams {
+            streams.tensors(self.vocab, &mut specs);
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             specs.within(format!("blk.{i}"), format!("{}.{i}", outside.layers));
+            if let Some(streams) = &self.streams {
+                streams.layer_tensors(&mut specs);
+            }
             for (sub, block) in self.layout.iter().zip(layer) {
                 let add = |specs: &mut Specs, name: &'static Option<NormName>| {
                     if let Some(n) = NormName::in_layer(name, i) {
@@ -509,6 +549,9 @@ impl Config {
         if let (Some(Key { gguf: [key, ..], .. }), Some(every)) = (row.halved, self.scales.halved) {
             keys.set(key, every as u32);
         }
+        if let Some(streams) = &self.streams {
+            streams.write(&mut keys).map_err(Error::Argument)?;
+        }
         for (at, sub) in self.layout.iter().enumerate() {
             let blocks: Vec<(usize, &BlockConfig)> =
                 self.layers.iter().enumerate().filter_map(|(i, l)| Some((i, l.get(at)?))).collect();
@@ -572,8 +615,25 @@ impl Config {
                             values: None,
                         }));
                     }
+                    // Nor layers without keys and values; it does not use them.
+                    BlockConfig::Attention(c) if c.shared.is_some() => {
+                        let matrix = vec![c.kv_heads * c.head_dim, c.hidden];
+                        let mut add = |name: &str, shape| {
+                            extras.push(Extra { name: format!("blk.{i}.{name}.weight"), shape, values: None });
+                        };
+                        add("attn_k", matrix.clone());
+                        add("attn_v", matrix);
+                        if c.qk_norm.is_some_and(|n| n.over == Over::Head) {
+                            add("attn_k_norm", vec![c.head_dim]);
+                        }
+                    }
                     _ => {}
                 }
+            }
+            if let Some(streams) = self.streams.as_ref().filter(|s| !s.inputs.scaled) {
+                let hidden = streams.altup.hidden;
+                let (name, values) = (format!("blk.{i}.altup_correct_scale.weight"), Some(vec![1.0; hidden]));
+                extras.push(Extra { name, shape: vec![hidden], values });
             }
         }
         extras

@@ -1,17 +1,18 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, LightningAttention, Linear, Mamba,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Linear, Mamba,
     Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
     Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
 
-use crate::arch::NormName;
+use crate::arch::{NormName, SubLayer as SubLayerRow};
 use crate::blocks::BlockConfig;
 use crate::config::Mix;
-use crate::state::{BlockState, ModelState};
+use crate::state::{BlockState, Memory, ModelState};
+use crate::streams::Streams;
 use crate::{Config, Error, Result};
 
 /// Which positions of the input get logits.
@@ -33,6 +34,7 @@ pub struct Model {
     positions: Option<Embedding>,
     embedding_norm: Option<NamedNorm>,
     layers: Vec<Vec<SubLayer>>,
+    streams: Option<Streams>,
     norm: Option<NamedNorm>,
     head: Linear,
     head_bias: Option<Param>,
@@ -49,6 +51,9 @@ struct SubLayer {
     beside: bool,
     mix: Option<Mix>,
     aside: bool,
+    sum_scale: f64,
+    /// The number of the block, counted over all layers, whose keys and values it has.
+    shared: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,7 @@ enum Block {
     Mla(Mla),
     Mlp(Mlp),
     Moe(Moe),
+    Laurel(Laurel),
     Recurrent(Box<dyn Recurrent>),
     Rwkv7(Rwkv7TimeMix),
     Shared(SharedBlock),
@@ -98,16 +104,15 @@ impl Block {
         match (self, state) {
             (Block::Rwkv7(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s), &mut pass.values),
             (Block::Rwkv7(b), None) => b.forward(x, None, &mut pass.values),
-            (Block::Attention(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
             (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
             (Block::Mla(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
             (Block::Mla(b), None) => b.forward(x, None),
-            (Block::Attention(b), None) => b.forward(x, None),
             (Block::Recurrent(b), None) => b.forward(x, None),
             (Block::Shared(b), Some(BlockState::Kv(s))) => b.forward(x, &pass.embedded, Some(s)),
             (Block::Shared(b), None) => b.forward(x, &pass.embedded, None),
             (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
             (Block::Moe(b), None | Some(BlockState::None)) => b.forward(x),
+            (Block::Laurel(b), None | Some(BlockState::None)) => b.forward(x),
             _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
         }
     }
@@ -154,15 +159,23 @@ impl Model {
                 ropes[ropes.len() - 1].clone()
             })
         };
+        let mut streams = config.streams().map(|c| Streams::new(source, c)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers().len());
         for (i, layer) in config.layers().iter().enumerate() {
             let prefix = format!("blk.{i}");
+            if let (Some(streams), Some(c)) = (&mut streams, config.streams()) {
+                streams.add_layer(source, &prefix, c)?;
+            }
             let mut subs = Vec::with_capacity(layer.len());
-            for ((row, block), &mix) in config.layout().iter().zip(layer).zip(&config.mixes()[i]) {
+            for (at, ((row, block), &mix)) in config.layout().iter().zip(layer).zip(&config.mixes()[i]).enumerate() {
                 let norm = |source: &mut dyn Source, name: &'static Option<NormName>| {
                     NormName::in_layer(name, i).map(|n| norm(source, &prefix, n.gguf, n.kind)).transpose()
                 };
                 let pre = norm(source, &row.norm)?;
+                let shared = match block {
+                    BlockConfig::Attention(c) => c.shared.map(|lender| lender * config.layout().len() + at),
+                    _ => None,
+                };
                 let block = match block {
                     BlockConfig::Attention(c) => {
                         Block::Attention(Attention::new(source, &prefix, c, c.rope.as_ref().map(&mut shared_rope))?)
@@ -172,6 +185,7 @@ impl Model {
                     }
                     BlockConfig::Mlp(c) => Block::Mlp(Mlp::new(source, &prefix, c)?),
                     BlockConfig::Moe(c) => Block::Moe(Moe::new(source, &prefix, c)?),
+                    BlockConfig::Laurel(c) => Block::Laurel(Laurel::new(source, &prefix, c)?),
                     BlockConfig::Mamba(c) => Block::Recurrent(Box::new(Mamba::new(source, &prefix, c)?)),
                     BlockConfig::Mamba2(c) => Block::Recurrent(Box::new(Mamba2::new(source, &prefix, c)?)),
                     BlockConfig::DeltaNet(c) => Block::Recurrent(Box::new(GatedDeltaNet::new(source, &prefix, c)?)),
@@ -201,15 +215,8 @@ impl Model {
                     BlockConfig::Mlstm(c) => Block::Recurrent(Box::new(Mlstm::new(source, &prefix, c)?)),
                 };
                 let (post_norm, sum_norm) = (norm(source, &row.post_norm)?, norm(source, &row.sum_norm)?);
-                subs.push(SubLayer {
-                    norm: pre,
-                    block,
-                    post_norm,
-                    sum_norm,
-                    beside: row.beside,
-                    mix,
-                    aside: row.aside,
-                });
+                let SubLayerRow { beside, aside, sum_scale, .. } = *row;
+                subs.push(SubLayer { norm: pre, block, post_norm, sum_norm, beside, mix, aside, sum_scale, shared });
             }
             layers.push(subs);
         }
@@ -227,7 +234,7 @@ impl Model {
         };
         let head = Linear::from_weight(weight, head_bias.clone());
         let cache = None;
-        Ok(Model { config, device, embedding, positions, embedding_norm, layers, norm, head, head_bias, cache })
+        Ok(Model { config, device, embedding, positions, embedding_norm, layers, streams, norm, head, head_bias, cache })
     }
 
     /// What the model is.
@@ -282,8 +289,8 @@ impl Model {
             .map(|(sub, config)| match (&sub.block, config) {
                 (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
                 (Block::Rwkv7(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
-                (Block::Attention(_), BlockConfig::Attention(c)) => {
-                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
+                (Block::Attention(_), BlockConfig::Attention(c)) if c.shared.is_none() => {
+                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.key_dim(), &self.device)?))
                 }
                 (Block::Shared(_), BlockConfig::Shared(c)) => {
                     Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
@@ -343,7 +350,8 @@ impl Model {
 
     fn run(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
         let start = state.as_ref().map_or(0, |s| s.len);
-        let mut states = state.map(|s| s.blocks.iter_mut());
+        let lenders = self.layers.iter().flatten().filter_map(|sub| sub.shared).collect();
+        let mut memory = Memory::new(state.map(|s| &mut s.blocks[..]), lenders);
         let scales = self.config.scales();
         let times = |x: Tensor, factor: f64| if factor == 1.0 { Ok(x) } else { x.mul_scalar(factor) };
         let mut x = times(self.embedding.forward(ids)?, scales.embedding)?;
@@ -352,12 +360,16 @@ impl Model {
         }
         x = NamedNorm::apply(&self.embedding_norm, x)?;
         let mut pass = Pass { embedded: x.clone(), values: None };
+        let mut flow = self.streams.as_ref().map(|s| s.begin(ids, &x)).transpose()?;
         for (i, layer) in self.layers.iter().enumerate() {
+            if let Some(flow) = &mut flow {
+                x = flow.enter(i)?;
+            }
             let mut aside: Option<Tensor> = None;
             // What the last block has read, before and after its norm.
             let (mut read, mut normed) = (x.clone(), x.clone());
             for sub in layer {
-                let state = states.as_mut().and_then(Iterator::next);
+                memory.step();
                 if matches!(sub.block, Block::Nothing) {
                     continue;
                 }
@@ -371,7 +383,11 @@ impl Model {
                 if sub.norm.is_some() {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
-                let y = NamedNorm::apply(&sub.post_norm, sub.block.forward(&normed, state, &mut pass)?)?;
+                let y = match &sub.block {
+                    Block::Attention(b) => memory.attention(b, &normed, sub.shared)?,
+                    block => block.forward(&normed, memory.state(), &mut pass)?,
+                };
+                let y = NamedNorm::apply(&sub.post_norm, y)?;
                 if sub.aside {
                     aside = Some(y);
                     continue;
@@ -380,11 +396,17 @@ impl Model {
                     Some(mix) => times(normed.clone(), mix.read)?.add(&times(y, mix.result)?)?,
                     None => x.add(&times(y, scales.residual)?)?,
                 };
-                x = NamedNorm::apply(&sub.sum_norm, sum)?;
+                x = NamedNorm::apply(&sub.sum_norm, times(sum, sub.sum_scale)?)?;
             }
             if scales.halved.is_some_and(|every| (i + 1).is_multiple_of(every)) {
                 x = x.mul_scalar(0.5)?;
             }
+            if let Some(flow) = &mut flow {
+                flow.leave(i, &x)?;
+            }
+        }
+        if let Some(flow) = flow {
+            x = flow.end(rows == Rows::Last)?;
         }
         if rows == Rows::Last {
             let t = x.dim(1)?;
@@ -472,8 +494,14 @@ impl Module for Model {
             positions.slots(&join(prefix, "position_embd"), visit);
         }
         NamedNorm::slots(&self.embedding_norm, prefix, visit);
+        if let Some(streams) = &self.streams {
+            streams.slots(prefix, visit);
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             let prefix = join(prefix, &format!("blk.{i}"));
+            if let Some(streams) = &self.streams {
+                streams.layer_slots(i, &prefix, visit);
+            }
             for sub in layer {
                 NamedNorm::slots(&sub.norm, &prefix, visit);
                 match &sub.block {
@@ -481,6 +509,7 @@ impl Module for Model {
                     Block::Mla(b) => b.slots(&prefix, visit),
                     Block::Mlp(b) => b.slots(&prefix, visit),
                     Block::Moe(b) => b.slots(&prefix, visit),
+                    Block::Laurel(b) => b.slots(&prefix, visit),
                     Block::Recurrent(b) => b.slots(&prefix, visit),
                     Block::Rwkv7(b) => b.slots(&prefix, visit),
                     Block::Shared(b) => b.slots(&prefix, visit),

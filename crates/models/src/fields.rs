@@ -254,10 +254,15 @@ impl<'a> Fields<'a> {
 
     /// A list of numbers.
     pub fn floats(&self, key: &Key) -> Option<Vec<f64>> {
+        self.floats_that(key, f64::is_finite)
+    }
+
+    /// A list of numbers that are as wanted.
+    pub fn floats_that(&self, key: &Key, fits: impl Fn(f64) -> bool) -> Option<Vec<f64>> {
         let (name, list) = self.list(key)?;
         let number = |x: &Found| match x {
-            Found::Int(x) => Some(*x as f64),
-            Found::Float(x) if x.is_finite() => Some(*x),
+            Found::Int(x) if fits(*x as f64) => Some(*x as f64),
+            Found::Float(x) if fits(*x) => Some(*x),
             _ => None,
         };
         let numbers: Option<Vec<f64>> = list.iter().map(number).collect();

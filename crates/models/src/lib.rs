@@ -26,6 +26,7 @@ pub mod morph;
 mod recognise;
 mod save;
 mod state;
+mod streams;
 mod tensors;
 
 pub use arch::{ARCHS, Arch};

@@ -138,7 +138,7 @@ impl Loaded {
 
 /// Beginnings of the names of tensors that belong to the other towers of a model with several, or to what predicts further tokens.
 const FOREIGN: &[&str] =
-    &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower.", "mtp."];
+    &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower.", "embed_vision.", "embed_audio.", "mtp."];
 
 /// Whether a tensor that the configuration does not have does no harm. Old checkpoints hold tables that are computed, and
 /// some hold the head of a tied model a second time.
@@ -149,6 +149,7 @@ pub(crate) fn superfluous_in_safetensors(config: &Config, name: &str) -> bool {
         || name.ends_with(".rotary_emb.inv_freq")
         || (config.tied() && outside.head.contains(&name))
         || config.is_predictor(outside.layers, name)
+        || config.is_unused(name)
 }
 
 /// From the names of a checkpoint to those of the table, which differ in what comes before: `transformer.` is missing in

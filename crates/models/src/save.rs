@@ -145,6 +145,12 @@ impl Model {
                         })?;
                         bytes.append(&mut no_grad(|| self.encode(spec, value, entry.format))?);
                     }
+                    if let [spec] = &specs[..]
+                        && let Some(What::Begin(rows)) = spec.gguf.first().map(|stored| stored.what)
+                    {
+                        let row = bytes[..bytes.len() / rows].to_vec();
+                        (rows..entry.shape[0]).for_each(|_| bytes.extend_from_slice(&row));
+                    }
                     bytes
                 }
             };
@@ -207,7 +213,7 @@ fn in_order(specs: &mut [TensorSpec], entry: &FileTensor) -> Result<()> {
     let all = entry.shape.iter().rev().skip(usize::from(entry.shape.len() > 1)).product::<usize>();
     let rows = |spec: &TensorSpec| match spec.gguf.first().map(|stored| stored.what) {
         Some(What::Rows { first, len, count: 1, .. }) => Some(first..first + len),
-        Some(What::Whole) => Some(0..all),
+        Some(What::Whole | What::Begin(_)) => Some(0..all),
         _ => None,
     };
     specs.sort_by_key(|spec| rows(spec).map_or(0, |rows| rows.start));

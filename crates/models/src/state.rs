@@ -1,4 +1,5 @@
-use imaginal_nn::{Error as TensorError, KvState, RecurrentState, State};
+use imaginal_nn::{Attention, Error as TensorError, KvState, RecurrentState, SharedKv, State};
+use imaginal_tensor::Tensor;
 
 /// The memory of one block.
 #[derive(Clone, Debug)]
@@ -140,5 +141,59 @@ impl State for ModelState {
 
     fn bytes(&self) -> usize {
         self.blocks.iter().map(|b| on!(b, s => s.bytes(), 0)).sum()
+    }
+}
+
+/// What the blocks of one run find from before and from each other, block after block.
+pub(crate) struct Memory<'a> {
+    states: Option<&'a mut [BlockState]>,
+    /// The number of the block after the present one, counted over all layers.
+    next: usize,
+    /// Blocks whose keys and values others have as well.
+    lenders: Vec<usize>,
+    /// Their keys and values, where there are no states.
+    lent: Vec<(usize, Tensor, Tensor)>,
+}
+
+impl<'a> Memory<'a> {
+    pub fn new(states: Option<&'a mut [BlockState]>, lenders: Vec<usize>) -> Self {
+        Memory { states, next: 0, lenders, lent: Vec::new() }
+    }
+
+    /// Goes on to the next block, first to the first.
+    pub fn step(&mut self) {
+        self.next += 1;
+    }
+
+    /// The state of the present block.
+    pub fn state(&mut self) -> Option<&mut BlockState> {
+        self.states.as_mut().and_then(|states| states.get_mut(self.next.wrapping_sub(1)))
+    }
+
+    /// The result of the present block, which is this one; `shared` is the block whose keys and values it has, if they are
+    /// not its own.
+    pub fn attention(&mut self, block: &Attention, x: &Tensor, shared: Option<usize>) -> Result<Tensor> {
+        let other = || TensorError::argument("forward", "the state was made for another model");
+        let at = self.next.wrapping_sub(1);
+        match (&mut self.states, shared) {
+            (Some(states), None) => match states.get_mut(at) {
+                Some(BlockState::Kv(state)) => block.forward(x, Some(state)),
+                _ => Err(other()),
+            },
+            (Some(states), Some(lender)) => match states.get(lender) {
+                Some(BlockState::Kv(state)) => block.borrow(x, SharedKv::State(state)),
+                _ => Err(other()),
+            },
+            (None, None) if self.lenders.contains(&at) => {
+                let (y, (k, v)) = block.lend(x)?;
+                self.lent.push((at, k, v));
+                Ok(y)
+            }
+            (None, None) => block.forward(x, None),
+            (None, Some(lender)) => match self.lent.iter().find(|lent| lent.0 == lender) {
+                Some((_, k, v)) => block.borrow(x, SharedKv::Tensors(k, v)),
+                None => Err(other()),
+            },
+        }
     }
 }

@@ -95,6 +95,8 @@ pub enum What {
     /// MXFP4 as OpenAI writes it: a tensor `_blocks` of this shape, the last dimension split into blocks of 32 numbers in 16
     /// bytes, and a tensor `_scales` with a byte for each block.
     Mxfp4,
+    /// So many of a tensor's first rows. Those after them say nothing; they are written as the first again.
+    Begin(usize),
     /// Some of a tensor's rows, all dimensions but the last taken together: `count` times `len` rows, the first of them at
     /// `first` and then every `step`.
     Rows {
@@ -168,6 +170,11 @@ impl Stored {
         Stored { after: after.into(), what: What::Named(names), ..Stored::whole(before, shape) }
     }
 
+    /// As the first `rows` rows of a tensor of this shape, the rest of which says nothing.
+    pub fn begin(name: impl Into<String>, shape: &[usize], rows: usize) -> Self {
+        Stored { what: What::Begin(rows), ..Stored::whole(name, shape) }
+    }
+
     /// As `len` rows of a tensor of this shape, from row `first` on.
     pub fn rows(name: impl Into<String>, shape: &[usize], first: usize, len: usize) -> Self {
         Stored::strided(name, shape, first, len, len, 1)
@@ -229,6 +236,7 @@ impl Stored {
         let piece = |name: String, rows| Piece { name, shape: self.shape.clone(), rows, bytes: false };
         match self.what {
             What::Whole => Box::new(std::iter::once(piece(self.name.clone(), None))),
+            What::Begin(rows) => Box::new(std::iter::once(piece(self.name.clone(), Some(0..rows)))),
             What::Each(count) => {
                 Box::new((0..count).map(move |i| piece(format!("{}{i}{}", self.name, self.after), None)))
             }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use imaginal_tensor::{AttentionOpts, Result, Tensor};
+use imaginal_numeric::half::{bf16_to_f32, f32_to_bf16};
+use imaginal_tensor::{AttentionOpts, Error, Result, Tensor};
 
 use crate::{Init, KvState, Linear, Module, Norm, NormKind, Param, Rope, RopeConfig, Slot, Source, State, join};
 
@@ -42,6 +43,30 @@ pub struct AttentionConfig {
     pub gated: bool,
     /// Queries grow with the logarithm of their position (Llama 4, layers without rotation).
     pub temperature: Option<Temperature>,
+    /// Epsilon of the RMS norm of each head's values, which has no weight; `None` where there is none (Gemma 3n).
+    pub v_norm: Option<f64>,
+    /// Whether each head adds the position of a key times its slope to the scores, before they get their factor: ALiBi
+    /// (Press et al. 2022) as Falcon has it, where slopes and products are bf16.
+    pub alibi: bool,
+    /// The layer whose keys and values it attends to, in place of its own; it comes before, and its keys have the same
+    /// shape. Queries stand at the end of these keys.
+    pub shared: Option<usize>,
+}
+
+impl AttentionConfig {
+    /// Elements of a key in a state. ALiBi appends one for each query head that shares the key head; values are filled up.
+    pub fn key_dim(&self) -> usize {
+        self.head_dim + if self.alibi { self.heads / self.kv_heads } else { 0 }
+    }
+}
+
+/// Keys and values of a layer that others attend to as well.
+#[derive(Copy, Clone, Debug)]
+pub enum SharedKv<'a> {
+    /// What its state holds, the present tokens included.
+    State(&'a KvState),
+    /// Those of the present tokens, where there is no state.
+    Tensors(&'a Tensor, &'a Tensor),
 }
 
 /// A normalisation of queries and keys.
@@ -82,17 +107,19 @@ pub struct Temperature {
 pub struct Attention {
     config: AttentionConfig,
     q: Linear,
-    k: Linear,
-    v: Linear,
+    /// Unless it has those of another layer.
+    kv: Option<(Linear, Linear)>,
     out: Linear,
-    norms: Option<(Norm, Norm)>,
+    q_norm: Option<Norm>,
+    k_norm: Option<Norm>,
     sinks: Option<Param>,
     rope: Option<Arc<Rope>>,
 }
 
 impl Attention {
     /// Builds `attn_q`, `attn_k`, `attn_v`, `attn_output` and, where configured, `attn_q_norm`, `attn_k_norm` and
-    /// `attn_sinks` under `prefix`, initialised to normal(0, 0.02). `rope` are tables made from the same configuration;
+    /// `attn_sinks` under `prefix`, initialised to normal(0, 0.02); a layer with the keys and values of another has none of
+    /// these that are for keys and values. `rope` are tables made from the same configuration;
     /// layers share them.
     ///
     /// # Errors
@@ -109,21 +136,27 @@ impl Attention {
         let mut linear =
             |name: &str, inputs, outputs, bias| Linear::new(source, &join(prefix, name), inputs, outputs, bias, init);
         let q = linear("attn_q", c.hidden, if c.gated { 2 * q_width } else { q_width }, c.qkv_bias)?;
-        let k = linear("attn_k", c.hidden, kv_width, c.qkv_bias)?;
-        let v = linear("attn_v", c.hidden, kv_width, c.qkv_bias)?;
+        let kv = match c.shared {
+            Some(_) => None,
+            None => Some((
+                linear("attn_k", c.hidden, kv_width, c.qkv_bias)?,
+                linear("attn_v", c.hidden, kv_width, c.qkv_bias)?,
+            )),
+        };
         let out = linear("attn_output", q_width, c.hidden, c.out_bias)?;
-        let mut norm = |name: &str, heads: usize, n: &QkNorm| {
-            Norm::new(source, &join(prefix, name), &n.over.shape(heads, c.head_dim), n.kind, n.eps)
+        let mut norm = |name: &str, heads: usize| {
+            let new = |n: &QkNorm| {
+                Norm::new(source, &join(prefix, name), &n.over.shape(heads, c.head_dim), n.kind, n.eps)
+            };
+            c.qk_norm.as_ref().map(new).transpose()
         };
-        let norms = match &c.qk_norm {
-            Some(n) => Some((norm("attn_q_norm", c.heads, n)?, norm("attn_k_norm", c.kv_heads, n)?)),
-            None => None,
-        };
+        let q_norm = norm("attn_q_norm", c.heads)?;
+        let k_norm = if kv.is_some() { norm("attn_k_norm", c.kv_heads)? } else { None };
         let sinks = match c.sinks {
             true => Some(source.param(&join(prefix, "attn_sinks.weight"), &[c.heads], init)?),
             false => None,
         };
-        Ok(Attention { config: config.clone(), q, k, v, out, norms, sinks, rope })
+        Ok(Attention { config: config.clone(), q, kv, out, q_norm, k_norm, sinks, rope })
     }
 
     /// `x[b, t, hidden]` → the same shape. With a state its first row stands at the state's length, sees what the state
@@ -132,25 +165,64 @@ impl Attention {
     /// # Errors
     /// The shapes do not fit, or the state is of another shape.
     pub fn forward(&self, x: &Tensor, state: Option<&mut KvState>) -> Result<Tensor> {
+        let Some(state) = state else { return Ok(self.lend(x)?.0) };
+        let start = state.len();
+        let (k, mut v) = self.keys_and_values(x, start)?;
+        let (b, t, c) = (x.dim(0)?, x.dim(1)?, &self.config);
+        if c.key_dim() > c.head_dim {
+            let rest = Tensor::zeros([b, t, c.kv_heads, c.key_dim() - c.head_dim], v.dtype(), v.device())?;
+            v = Tensor::cat(&[&v, &rest], 3)?;
+        }
+        state.append(&k, &v)?;
+        self.attend(x, start, SharedKv::State(state))
+    }
+
+    /// [`Attention::forward`] without a state, and keys and values for layers that share them.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn lend(&self, x: &Tensor) -> Result<(Tensor, (Tensor, Tensor))> {
+        let (k, v) = self.keys_and_values(x, 0)?;
+        Ok((self.attend(x, 0, SharedKv::Tensors(&k, &v))?, (k, v)))
+    }
+
+    /// `x[b, t, hidden]` → the same shape, with keys and values of another layer, which has got these `t` tokens already.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn borrow(&self, x: &Tensor, kv: SharedKv) -> Result<Tensor> {
+        let start = match kv {
+            SharedKv::State(state) => state.len().checked_sub(x.dim(1)?),
+            SharedKv::Tensors(..) => Some(0),
+        };
+        let start = start.ok_or_else(|| Error::argument("attention", "the layer that lends has not got these tokens"))?;
+        self.attend(x, start, kv)
+    }
+
+    /// `x[b, t, hidden]`, which stands at `start`, attends to these keys and values.
+    fn attend(&self, x: &Tensor, start: usize, kv: SharedKv) -> Result<Tensor> {
         let c = &self.config;
         let (b, t) = (x.dim(0)?, x.dim(1)?);
-        let start = state.as_ref().map_or(0, |s| s.len());
-        let project = |linear: &Linear| -> Result<Tensor> {
-            let y = linear.forward(x)?;
-            match c.clip {
-                Some(bound) => y.clamp(-bound, bound),
-                None => Ok(y),
-            }
-        };
-        let (mut q, mut gate) = (project(&self.q)?, None);
+        let (mut q, mut gate) = (self.project(&self.q, x)?, None);
         if c.gated {
             let both = q.reshape([b, t, c.heads, 2 * c.head_dim])?;
             let flat = [b, t, c.heads * c.head_dim];
             gate = Some(both.narrow(3, c.head_dim, c.head_dim)?.reshape(flat)?);
             q = both.narrow(3, 0, c.head_dim)?.reshape(flat)?;
         }
-        let (q, k) = self.place(&q, &project(&self.k)?, start)?;
-        let v = project(&self.v)?.reshape([b, t, c.kv_heads, c.head_dim])?;
+        let mut q = self.place(q, self.q_norm.as_ref(), c.heads, start)?;
+        if let Some(Temperature { scale, floor }) = c.temperature {
+            let factor = |p: usize| (1.0 + scale * (((p + 1) as f64 / floor).floor() + 1.0).ln()) as f32;
+            let factors = Tensor::from_vec((start..start + t).map(factor).collect(), [t, 1, 1], q.device())?;
+            q = q.mul(&factors)?;
+        }
+        if c.alibi {
+            // Of the elements that keys have more, each query takes the one that is its own.
+            let group = c.heads / c.kv_heads;
+            let own = (0..c.heads * group).map(|i| if i / group % group == i % group { 1f32 } else { 0.0 });
+            let own = Tensor::from_vec(own.collect(), [1, 1, c.heads, group], q.device())?;
+            q = Tensor::cat(&[&q, &own.broadcast_as([b, t, c.heads, group])?], 3)?;
+        }
         let opts = AttentionOpts {
             scale: c.scale as f32,
             causal: c.causal,
@@ -160,10 +232,13 @@ impl Attention {
             softcap: c.softcap.map(|cap| cap as f32),
         };
         let sinks = self.sinks.as_ref().map(Param::get);
-        let y = match state {
-            Some(state) => state.attend(&q, &k, &v, sinks.as_ref(), &opts)?,
-            None => q.attention(&k, &v, sinks.as_ref(), &opts)?,
+        let mut y = match kv {
+            SharedKv::State(state) => state.look(&q, sinks.as_ref(), &opts)?,
+            SharedKv::Tensors(k, v) => q.attention(k, v, sinks.as_ref(), &opts)?,
         };
+        if y.dim(3)? > c.head_dim {
+            y = y.narrow(3, 0, c.head_dim)?;
+        }
         let mut y = y.reshape([b, t, c.heads * c.head_dim])?;
         if let Some(gate) = gate {
             y = y.mul(&gate.sigmoid()?)?;
@@ -171,33 +246,69 @@ impl Attention {
         self.out.forward(&y)
     }
 
-    /// Queries and keys `[b, t, heads, head_dim]`, normalised and turned.
-    fn place(&self, q: &Tensor, k: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
+    /// Keys `[b, t, kv_heads, key_dim]` and values `[b, t, kv_heads, head_dim]` of `x`, which stands at `start`.
+    fn keys_and_values(&self, x: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
         let c = &self.config;
-        let (b, t) = (q.dim(0)?, q.dim(1)?);
-        let (mut q, mut k) = (q.clone(), k.clone());
-        let norm = |over: Over, after: bool, q: &mut Tensor, k: &mut Tensor| -> Result<()> {
-            let wanted = |n: &QkNorm| n.after_rope == after && (n.over == Over::Width) == (over == Over::Width);
-            if let (Some((q_norm, k_norm)), Some(true)) = (&self.norms, c.qk_norm.as_ref().map(wanted)) {
-                (*q, *k) = (q_norm.forward(q)?, k_norm.forward(k)?);
-            }
-            Ok(())
+        let (b, t) = (x.dim(0)?, x.dim(1)?);
+        let Some((k, v)) = &self.kv else {
+            return Err(Error::argument("attention", "this layer has the keys and values of another"));
         };
-        norm(Over::Width, false, &mut q, &mut k)?;
-        q = q.reshape([b, t, c.heads, c.head_dim])?;
-        k = k.reshape([b, t, c.kv_heads, c.head_dim])?;
-        norm(Over::Head, false, &mut q, &mut k)?;
-        if let Some(rope) = &self.rope {
-            (q, k) = (rope.turn(&q, start)?, rope.turn(&k, start)?);
+        let mut k = self.place(self.project(k, x)?, self.k_norm.as_ref(), c.kv_heads, start)?;
+        if c.alibi {
+            let slopes = alibi_slopes(c.heads);
+            let biases = (start..start + t).flat_map(|p| slopes.iter().map(move |slope| bf16(slope * bf16(p as f32))));
+            let group = c.heads / c.kv_heads;
+            let biases = Tensor::from_vec(biases.collect(), [1, t, c.kv_heads, group], k.device())?;
+            k = Tensor::cat(&[&k, &biases.broadcast_as([b, t, c.kv_heads, group])?], 3)?;
         }
-        norm(Over::Head, true, &mut q, &mut k)?;
-        if let Some(Temperature { scale, floor }) = c.temperature {
-            let factor = |p: usize| (1.0 + scale * (((p + 1) as f64 / floor).floor() + 1.0).ln()) as f32;
-            let factors = Tensor::from_vec((start..start + t).map(factor).collect(), [t, 1, 1], q.device())?;
-            q = q.mul(&factors)?;
+        let mut v = self.project(v, x)?.reshape([b, t, c.kv_heads, c.head_dim])?;
+        if let Some(eps) = c.v_norm {
+            v = v.mul(&v.sqr()?.mean(&[3], true)?.add_scalar(eps)?.rsqrt()?)?;
         }
-        Ok((q, k))
+        Ok((k, v))
     }
+
+    fn project(&self, linear: &Linear, x: &Tensor) -> Result<Tensor> {
+        let y = linear.forward(x)?;
+        match self.config.clip {
+            Some(bound) => y.clamp(-bound, bound),
+            None => Ok(y),
+        }
+    }
+
+    /// Queries or keys `[b, t, heads · head_dim]` as `[b, t, heads, head_dim]`, normalised and turned.
+    fn place(&self, x: Tensor, norm: Option<&Norm>, heads: usize, start: usize) -> Result<Tensor> {
+        let c = &self.config;
+        let (b, t) = (x.dim(0)?, x.dim(1)?);
+        let norm = |over: Over, after: bool, x: Tensor| -> Result<Tensor> {
+            let wanted = |n: &QkNorm| n.after_rope == after && (n.over == Over::Width) == (over == Over::Width);
+            match (norm, c.qk_norm.as_ref().map(wanted)) {
+                (Some(norm), Some(true)) => norm.forward(&x),
+                _ => Ok(x),
+            }
+        };
+        let x = norm(Over::Width, false, x)?.reshape([b, t, heads, c.head_dim])?;
+        let mut x = norm(Over::Head, false, x)?;
+        if let Some(rope) = &self.rope {
+            x = rope.turn(&x, start)?;
+        }
+        norm(Over::Head, true, x)
+    }
+}
+
+/// The slope of each head, rounded to bf16. Where the heads are no power of two, those beyond it have what lies between the
+/// slopes of twice as many.
+fn alibi_slopes(heads: usize) -> Vec<f32> {
+    let power = 1usize << heads.max(1).ilog2();
+    let of = |n: usize, i: usize| (-8.0 * i as f64 / n as f64).exp2() as f32;
+    let first = (1..=power).map(|i| of(power, i));
+    let between = (0..).map(|i| of(2 * power, 2 * i + 1));
+    first.chain(between).take(heads).map(bf16).collect()
+}
+
+/// The nearest bf16.
+fn bf16(x: f32) -> f32 {
+    bf16_to_f32(f32_to_bf16(x))
 }
 
 impl Over {
@@ -214,12 +325,15 @@ impl Over {
 impl Module for Attention {
     fn slots(&self, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
         self.q.slots(&join(prefix, "attn_q"), visit);
-        self.k.slots(&join(prefix, "attn_k"), visit);
-        self.v.slots(&join(prefix, "attn_v"), visit);
+        if let Some((k, v)) = &self.kv {
+            k.slots(&join(prefix, "attn_k"), visit);
+            v.slots(&join(prefix, "attn_v"), visit);
+        }
         self.out.slots(&join(prefix, "attn_output"), visit);
-        if let Some((q_norm, k_norm)) = &self.norms {
-            q_norm.slots(&join(prefix, "attn_q_norm"), visit);
-            k_norm.slots(&join(prefix, "attn_k_norm"), visit);
+        for (norm, name) in [(&self.q_norm, "attn_q_norm"), (&self.k_norm, "attn_k_norm")] {
+            if let Some(norm) = norm {
+                norm.slots(&join(prefix, name), visit);
+            }
         }
         if let Some(sinks) = &self.sinks {
             visit(join(prefix, "attn_sinks.weight"), Slot::Param(sinks));

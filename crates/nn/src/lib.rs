@@ -7,12 +7,15 @@
 //! Errors are those of the tensor operations; a layer adds none of its own.
 
 mod activation;
+mod altup;
 mod attention;
 mod conv;
 mod decay;
 mod delta;
 mod init;
 mod kimi;
+mod laurel;
+mod layer_inputs;
 mod lightning;
 mod linear;
 mod mamba;
@@ -34,11 +37,14 @@ mod weight;
 mod xlstm;
 
 pub use activation::Activation;
-pub use attention::{Attention, AttentionConfig, Over, QkNorm, Temperature};
+pub use altup::{AltUp, AltUpConfig, Streams};
+pub use attention::{Attention, AttentionConfig, Over, QkNorm, SharedKv, Temperature};
 pub use delta::{GatedDeltaNet, GatedDeltaNetConfig, Projections};
 pub use imaginal_tensor::{Error, HeadOrder, Result, RopeStyle};
 pub use init::{Fresh, Init, Rng, Source};
 pub use kimi::{KimiDeltaAttention, KimiDeltaAttentionConfig};
+pub use laurel::{Laurel, LaurelConfig};
+pub use layer_inputs::{LayerInput, LayerInputs, LayerInputsConfig};
 pub use lightning::{LightningAttention, LightningAttentionConfig};
 pub use linear::{Embedding, Linear, RmsNorm};
 pub use mamba::{InnerNorms, Mamba, MambaConfig};

@@ -185,7 +185,7 @@ impl Mla {
             y.reshape([c.heads, n, outputs])?.transpose(0, 1)?.reshape([b, t, c.heads, outputs])
         };
         let q = by_head(&self.k_b, q, c.plain_dim, c.kv_rank)?;
-        let y = state.look(&Tensor::cat(&[&q, q_turned], 3)?, opts)?;
+        let y = state.look(&Tensor::cat(&[&q, q_turned], 3)?, None, opts)?;
         by_head(&self.v_b, &y, c.kv_rank, c.value_dim)
     }
 }

@@ -15,12 +15,16 @@ pub struct MlpConfig {
     pub activation: Activation,
     /// Whether the matrices have biases.
     pub bias: bool,
+    /// Before the function, the gate becomes what it exceeds its mean by more than so many standard deviations of its row,
+    /// else 0: about the largest of a normal distribution (Gemma 3n). Networks without a gate ignore it.
+    pub sparsity: Option<f32>,
 }
 
 /// The feed-forward network of a layer: `down(act(gate(x)) · up(x))`, or `down(act(up(x)))`.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     activation: Activation,
+    sparsity: Option<f32>,
     gate: Option<Linear>,
     up: Linear,
     down: Linear,
@@ -46,6 +50,7 @@ impl Mlp {
         };
         Ok(Mlp {
             activation: c.activation,
+            sparsity: c.sparsity,
             gate: if c.gated { Some(linear("ffn_gate", c.hidden, c.inner)?) } else { None },
             up: linear("ffn_up", c.hidden, c.inner)?,
             down: linear("ffn_down", c.inner, c.hidden)?,
@@ -58,8 +63,16 @@ impl Mlp {
     /// The shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let inner = match &self.gate {
-            Some(gate) if self.activation == Activation::Silu => Linear::swiglu(gate, &self.up, x)?,
-            Some(gate) => self.activation.gate(&gate.forward(x)?, &self.up.forward(x)?)?,
+            Some(gate) if self.activation == Activation::Silu && self.sparsity.is_none() => {
+                Linear::swiglu(gate, &self.up, x)?
+            }
+            Some(gate) => {
+                let mut gate = gate.forward(x)?;
+                if let Some(deviations) = self.sparsity {
+                    gate = largest(&gate, deviations)?;
+                }
+                self.activation.gate(&gate, &self.up.forward(x)?)?
+            }
             None => self.activation.apply(&self.up.forward(x)?)?,
         };
         self.down.forward(&inner)
@@ -74,6 +87,14 @@ impl Mlp {
         self.up.slots(&name("ffn_up"), visit);
         self.down.slots(&name("ffn_down"), visit);
     }
+}
+
+/// What the elements of each row exceed their mean by more than so many standard deviations, else 0.
+fn largest(x: &Tensor, deviations: f32) -> Result<Tensor> {
+    let last = x.rank() - 1;
+    let x = x.sub(&x.mean(&[last], true)?)?;
+    let bound = x.sqr()?.mean(&[last], true)?.sqrt()?.mul_scalar(deviations.into())?;
+    x.sub(&bound)?.relu()
 }
 
 impl Module for Mlp {

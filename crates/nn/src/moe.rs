@@ -167,7 +167,7 @@ impl Moe {
         let shared = match &c.shared {
             Some(shared) => {
                 let MoeConfig { hidden, gated, activation, bias, .. } = *c;
-                let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias };
+                let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias, sparsity: None };
                 Some((Mlp::named(source, prefix, "_shexp", &mlp)?, shared_gate))
             }
             None => None,

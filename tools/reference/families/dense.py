@@ -206,8 +206,9 @@ FAMILIES = {
                          "num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1,
                          "ffn_hidden_size": 49, "bias": True, "tie_word_embeddings": False,
                          "_llama": "llama.cpp has no biases for falcon"},
+            # transformers adds the biases twice in eager attention: to the scores and in the mask.
             "alibi": {"_about": "falcon-rw style: ALiBi (6 heads), biases, serial residual, all heads have their kv",
-                      "alibi": True, "bias": True, "multi_query": False, "parallel_attn": False, "hidden_size": 24,
+                      "_attention": "sdpa", "alibi": True, "bias": True, "multi_query": False, "parallel_attn": False, "hidden_size": 24,
                       "num_attention_heads": 6, "_gguf": "llama.cpp knows falcon only with RoPE"},
         },
     },

@@ -3,7 +3,7 @@
 use imaginal_nn::Activation;
 
 use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, attention, mlp};
-use super::{Arch, Factor, HfName, NormName, Scales, SubLayer};
+use super::{Arch, Factor, HfName, NormName, Outside, Scales, SubLayer};
 use crate::blocks::{ActivationRow, AttentionRow, BlockRow, MlpRow, QkNormRow, RopeRow, Scale, Window};
 use crate::fields::Key;
 
@@ -58,6 +58,19 @@ pub(super) const GEMMA2: Arch = Arch {
     ..GEMMA
 };
 
+/// Layers with a window have a base of their own.
+const LOCAL_ROPE: RopeRow = RopeRow {
+    theta: 1e6,
+    local: Some((
+        Key::new(
+            &["rope.freq_base_swa"],
+            &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"],
+        ),
+        10000.0,
+    )),
+    ..RopeRow::PLAIN
+};
+
 pub(super) const GEMMA3: Arch = Arch {
     name: "gemma3",
     doc: "Gemma 3: five layers with a window to one without, each kind with wavelengths of its own",
@@ -73,17 +86,7 @@ pub(super) const GEMMA3: Arch = Arch {
                 scale: Scale::RootOf { key: Key::new(&[], &["query_pre_attn_scalar"]), wide_layers: 62 },
                 qk_norm: Some(QkNormRow::HEAD),
                 window: Window::Pattern { period: 6, full: 5 },
-                rope: RopeRow {
-                    theta: 1e6,
-                    local: Some((
-                        Key::new(
-                            &["rope.freq_base_swa"],
-                            &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"],
-                        ),
-                        10000.0,
-                    )),
-                    ..RopeRow::PLAIN
-                },
+                rope: LOCAL_ROPE,
                 ..CAPPED
             }),
             POST_ATTENTION,
@@ -92,6 +95,53 @@ pub(super) const GEMMA3: Arch = Arch {
     ],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 7, "num_attention_heads": 4,
               "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 37, "sliding_window": 7}"#,
+    ..GEMMA2
+};
+
+const SHARED: AttentionRow = AttentionRow {
+    scale: Scale::One,
+    qk_norm: Some(QkNormRow::HEAD),
+    v_norm: true,
+    shared: Some(Key::new(&["attention.shared_kv_layers"], &["num_kv_shared_layers"])),
+    window: Window::Pattern { period: 5, full: 4 },
+    rope: LOCAL_ROPE,
+    ..AttentionRow::PLAIN
+};
+
+const SPARSE_MLP: MlpRow = MlpRow {
+    sparsity: Some(Key::new(&["activation_sparsity_scale"], &["activation_sparsity_pattern"])),
+    activation: ActivationRow::Usually(Activation::Gelu),
+    ..MLP
+};
+
+pub(super) const GEMMA3N: Arch = Arch {
+    name: "gemma3n",
+    doc: "Gemma 3n: four streams of which layers compute one, inputs for each layer, keys and values that layers share",
+    hf: &[
+        HfName { model_type: "gemma3n_text", class: "Gemma3nForCausalLM" },
+        HfName { model_type: "gemma3n", class: "Gemma3nForConditionalGeneration" },
+    ],
+    norm_less_one: false,
+    context: 32_768,
+    outside: Outside { ignored: &[".altup.correct_output_scale"], ..Outside::MODEL },
+    streams: true,
+    layer: &[
+        between(ATTN_NORM, BlockRow::Attention(SHARED), POST_ATTENTION),
+        SubLayer {
+            norm: None,
+            beside: true,
+            sum_scale: std::f64::consts::FRAC_1_SQRT_2,
+            ..SubLayer::new(ATTN_NORM, BlockRow::Laurel)
+        },
+        SubLayer { block: BlockRow::Mlp(SPARSE_MLP), ..GATED_MLP },
+    ],
+    tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 6, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 37, "sliding_window": 7,
+              "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention",
+                              "sliding_attention", "full_attention"],
+              "vocab_size_per_layer_input": 61, "hidden_size_per_layer_input": 5, "num_kv_shared_layers": 2,
+              "laurel_rank": 3, "activation_sparsity_pattern": [0.8, 0.6, 0, 0, 0, 0],
+              "final_logit_softcapping": 30.0}"#,
     ..GEMMA2
 };
 

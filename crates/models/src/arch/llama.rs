@@ -53,6 +53,7 @@ pub(super) const LLAMA: Arch = Arch {
     hf_when: None,
     hf_factors: None,
     variants: &[],
+    streams: false,
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "intermediate_size": 37, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}"#,
 };

@@ -55,6 +55,8 @@ pub struct Arch {
     pub(crate) hf_factors: Option<fn(&Fields) -> HfFactors>,
     /// Other arrangements of a layer, of which the first whose condition holds is taken.
     pub variants: &'static [Variant],
+    /// Whether several residual streams go through the layers, which have inputs of their own: AltUp (Gemma 3n).
+    pub streams: bool,
     /// Settings (as in `config.json`) of a tiny model for tests.
     pub tiny: &'static str,
 }
@@ -175,6 +177,8 @@ pub struct SubLayer {
     pub mix: Option<MixRow>,
     /// Whether the block's result is not for the residual stream: the next block reads the sum of both (Zamba 2).
     pub aside: bool,
+    /// Factor of the residual stream after the result is added.
+    pub sum_scale: f64,
 }
 
 /// Factors of a sum: the residual stream becomes what the block has read, after its norm, times one factor, plus the
@@ -213,7 +217,7 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None, aside: false }
+        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None, aside: false, sum_scale: 1.0 }
     }
 }
 
@@ -272,6 +276,7 @@ pub static ARCHS: &[Arch] = &[
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
+    gemma::GEMMA3N,
     dense::PHI2,
     dense::PHI3,
     dense::GPT2,

@@ -50,6 +50,12 @@ pub struct AttentionRow {
     pub temperature: bool,
     /// Whether the number of key heads is told by Falcon's flags.
     pub falcon_heads: bool,
+    /// Whether values are normalised, without weights.
+    pub v_norm: bool,
+    /// Whether scores have linear biases in place of turned queries and keys, if this flag is set.
+    pub alibi: Option<Key>,
+    /// How many of the last layers attend to the keys and values of the last before them that has a window as they do.
+    pub shared: Option<Key>,
 }
 
 /// How a Hugging Face checkpoint holds queries, keys and values.
@@ -100,6 +106,8 @@ impl QkNormRow {
 pub enum Scale {
     /// One over the square root of a head's size, unless a GGUF file says otherwise.
     Head,
+    /// It is 1.
+    One,
     /// A field.
     Field(Key),
     /// One over the square root of a field. GGUF files do not have it: it is a head's size there, or the width divided by the
@@ -194,6 +202,9 @@ impl AttentionRow {
         gated: false,
         temperature: false,
         falcon_heads: false,
+        v_norm: false,
+        alibi: None,
+        shared: None,
     };
 
     /// Llama's attention without biases or windows, whose rows lie as in Hugging Face checkpoints.
@@ -234,7 +245,8 @@ impl AttentionRow {
         }
         let windows = self.windows(r);
         let windowed: Vec<bool> = windows.iter().map(Option::is_some).collect();
-        let turned = self.rope.turned(r, &windowed);
+        let alibi = self.alibi.is_some_and(|key| f.flag(&key, false));
+        let turned = if alibi { vec![false; r.layers.len()] } else { self.rope.turned(r, &windowed) };
         let style = if f.is_gguf() { self.gguf_rope } else { self.hf_rope };
         let ropes = turned.contains(&true).then(|| self.rope.read(r, head_dim, style));
         let rope = |layer: usize| -> Option<RopeConfig> {
@@ -274,7 +286,11 @@ impl AttentionRow {
             clip: self.clip.filter(|key| f.has(key)).map(|key| f.float(&key, None, 1e-3, 1e9)),
             gated: self.gated,
             temperature: None,
+            v_norm: self.v_norm.then_some(r.shared.eps),
+            alibi,
+            shared: None,
         };
+        let shared = self.lenders(r, &windowed, &kv_heads);
         (0..r.layers.len())
             .map(|i| AttentionConfig {
                 heads: heads[i],
@@ -285,15 +301,35 @@ impl AttentionRow {
                 qk_norm: config.qk_norm.filter(|_| turned[i] || !qk_norm.is_some_and(|n| n.only_turned)),
                 rope: rope(i),
                 temperature: temperature.filter(|_| !turned[i]),
+                shared: shared[i],
                 ..config.clone()
             })
             .collect()
+    }
+
+    /// The layer whose keys and values each of the reader's layers has, if they are not its own.
+    fn lenders(&self, r: &Reader, windowed: &[bool], kv_heads: &[usize]) -> Vec<Option<usize>> {
+        let (f, n) = (r.f, r.layers.len());
+        let Some(key) = self.shared else { return vec![None; n] };
+        let count = f.size_from(&key, None, 0, r.shared.layers - 1);
+        let own = r.layers.iter().filter(|&&layer| layer < r.shared.layers - count).count();
+        let lender = |i: usize| {
+            let found = (0..own).rev().find(|&at| windowed[at] == windowed[i]);
+            match found {
+                Some(at) if kv_heads[at] == kv_heads[i] => return Some(r.layers[at]),
+                Some(at) => f.conflict(f.name(&KV_HEADS), format!("layers {at} and {i} share keys, but differ in it")),
+                None => f.conflict(f.name(&key), format!("no layer of the kind of layer {i} has keys and values")),
+            }
+            None
+        };
+        (0..n).map(|i| if i < own { None } else { lender(i) }).collect()
     }
 
     fn scale(&self, r: &Reader, layer: usize, heads: usize, head_dim: usize) -> f64 {
         let f = r.f;
         let usual = 1.0 / (head_dim as f64).sqrt();
         match self.scale {
+            Scale::One => 1.0,
             Scale::Field(key) => f.float(&key, Some(usual), 1e-9, 1e3),
             Scale::RootOf { key, .. } if !f.is_gguf() => 1.0 / f.float(&key, Some(head_dim as f64), 1e-6, 1e9).sqrt(),
             Scale::RootOf { wide_layers, .. } if !f.has(&SCALE) && r.shared.layers == wide_layers => {
@@ -395,6 +431,9 @@ impl AttentionRow {
                     .into_iter()
                     .enumerate()
             {
+                if i > 0 && c.shared.is_some() {
+                    continue;
+                }
                 let first = [0, q, q + kv][i];
                 let shape = |rows: usize| if bias { vec![rows] } else { vec![rows, c.hidden] };
                 let gguf = format!("{name}.{which}");
@@ -418,6 +457,9 @@ impl AttentionRow {
         }
         if let (Some(n), Some(row)) = (&c.qk_norm, self.qk_norm) {
             for (name, hf, heads) in [("attn_q_norm", row.hf[0], c.heads), ("attn_k_norm", row.hf[1], c.kv_heads)] {
+                if name == "attn_k_norm" && c.shared.is_some() {
+                    continue;
+                }
                 let at = specs.list.len();
                 let hf = format!("{}.{hf}", self.hf);
                 specs.norm(name, &[&hf], &n.over.shape(heads, c.head_dim), n.kind);
@@ -428,6 +470,18 @@ impl AttentionRow {
         }
         if let (true, Some(name)) = (c.sinks, self.sinks) {
             specs.add("attn_sinks.weight", &[&format!("{}.{name}", self.hf)], &[c.heads], false);
+        }
+    }
+
+    /// Beginnings of the names, within a layer, of tensors that a Hugging Face checkpoint holds for keys and values that are
+    /// another layer's.
+    pub(crate) fn unused(&self, c: &AttentionConfig) -> Vec<String> {
+        match (c.shared, self.fused) {
+            (Some(_), Fused::Split([_, k, v])) => {
+                let norm = self.qk_norm.map(|n| n.hf[1]);
+                [Some(k), Some(v), norm].into_iter().flatten().map(|name| format!("{}.{name}.", self.hf)).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -475,7 +529,13 @@ impl AttentionRow {
         if layers.iter().any(|(_, c)| c.scale != first.scale) {
             return Err("scores with a factor of each layer have no place in a GGUF file".into());
         }
-        if (first.scale * (first.head_dim as f64).sqrt() - 1.0).abs() > 1e-6 {
+        if first.alibi {
+            return Err("ALiBi has no place in a GGUF file of this architecture".into());
+        }
+        if let Some(Key { gguf: [key, ..], .. }) = self.shared {
+            keys.set(key, layers.iter().filter(|(_, c)| c.shared.is_some()).count() as u32);
+        }
+        if !matches!(self.scale, Scale::One) && (first.scale * (first.head_dim as f64).sqrt() - 1.0).abs() > 1e-6 {
             let key = match self.scale {
                 Scale::Field(Key { gguf: [key, ..], .. }) => key,
                 _ => "attention.scale",

@@ -1,3 +1,4 @@
+use imaginal_files::gguf::Value;
 use imaginal_nn::{Activation, MlpConfig};
 
 use super::{Bias, Keys, Reader};
@@ -35,6 +36,8 @@ pub struct MlpRow {
     pub adjusted: bool,
     /// How the width follows from other fields of `config.json`.
     pub(crate) hf_inner: Option<fn(&Reader) -> usize>,
+    /// How sparse the gate of each layer is: `config.json` has the part that is 0, GGUF files the standard deviations.
+    pub sparsity: Option<Key>,
 }
 
 /// The function between the matrices.
@@ -115,6 +118,7 @@ impl MlpRow {
         inner: (Key::new(&["feed_forward_length"], &["intermediate_size", "ffn_hidden_size", "ffn_dim"]), None),
         adjusted: false,
         hf_inner: None,
+        sparsity: None,
     };
 
     /// The same without biases.
@@ -129,7 +133,9 @@ impl MlpRow {
             gated: self.gated,
             activation: self.activation.read(r),
             bias: r.bias(self.bias, "ffn_down.bias"),
+            sparsity: None,
         };
+        let sparsity = self.sparsities(r);
         let mut inner = match self.hf_inner.filter(|_| !r.f.is_gguf()) {
             Some(inner) => vec![inner(r); r.layers.len()],
             None => r.counts(key, usual, WIDTH),
@@ -140,8 +146,32 @@ impl MlpRow {
             let adjust = |inner: usize| ((times * (2 * inner / 3) as f64) as usize).div_ceil(multiple) * multiple;
             inner.iter_mut().for_each(|inner| *inner = adjust(*inner).clamp(1, WIDTH));
         }
-        inner.into_iter().map(|inner| MlpConfig { inner, ..config.clone() }).collect()
+        let each = inner.into_iter().zip(sparsity);
+        each.map(|(inner, sparsity)| MlpConfig { inner, sparsity, ..config.clone() }).collect()
     }
+
+    /// Above how many standard deviations the gates of each of the reader's layers are kept.
+    fn sparsities(&self, r: &Reader) -> Vec<Option<f32>> {
+        let (f, layers) = (r.f, r.shared.layers);
+        let gguf = f.is_gguf();
+        let fits = |x: f64| if gguf { x < f64::INFINITY } else { (0.0..1.0).contains(&x) };
+        let Some(key) = self.sparsity else { return vec![None; r.layers.len()] };
+        if !f.has(&key) {
+            let usual = |layer: &usize| (*layer < 10 && layers > 10).then(|| normal_quantile(0.95) as f32);
+            return r.layers.iter().map(usual).collect();
+        }
+        let list = f.floats_that(&key, fits).unwrap_or_default();
+        if list.len() < layers {
+            f.problem(f.name(&key), format!("not a list of parts from 0 to below 1 for {layers} layers"));
+            return vec![None; r.layers.len()];
+        }
+        let deviations = |x: f64| match gguf {
+            true => x.is_finite().then_some(x as f32),
+            false => (x > 0.0).then(|| normal_quantile(x) as f32),
+        };
+        r.layers.iter().map(|&layer| deviations(list[layer])).collect()
+    }
+
 
     pub(super) fn tensors(&self, c: &MlpConfig, specs: &mut Specs) {
         self.named(c, "", specs);
@@ -188,10 +218,34 @@ impl MlpRow {
     }
 
     pub(super) fn write(&self, layers: &[(usize, &MlpConfig)], keys: &mut Keys) -> Result<(), String> {
+        if let (Some(Key { gguf: [key, ..], .. }), Some(last)) = (self.sparsity, layers.iter().map(|(i, _)| *i).max()) {
+            let of = |i: usize| layers.iter().find(|(at, _)| *at == i).and_then(|(_, c)| c.sparsity);
+            keys.set(key, Value::from((0..=last).map(|i| of(i).unwrap_or(f32::NEG_INFINITY)).collect::<Vec<f32>>()));
+        }
         for (i, c) in layers {
             self.activation.write(c.activation, keys)?;
             keys.set_layer("feed_forward_length", *i, c.inner);
         }
         Ok(())
+    }
+}
+
+/// The number below which a standard normal one lies with probability `p`, between 0 and 1.
+fn normal_quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (-40.0, 40.0);
+    for _ in 0..100 {
+        let x = (low + high) / 2.0;
+        if libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0 < p { low = x } else { high = x }
+    }
+    (low + high) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn quantiles_are_those_of_tables() {
+        for (p, x) in [(0.5, 0.0), (0.95, 1.6448536269514722), (0.1, -1.2815515655446004), (1e-9, -5.9978070150076865)] {
+            assert!((super::normal_quantile(p) - x).abs() < 1e-12, "{p}");
+        }
     }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod choice;
 mod delta;
 mod lightning;
+mod laurel;
 mod mamba;
 mod mamba2;
 mod mamba3;
@@ -16,6 +17,7 @@ mod rwkv;
 mod shared;
 mod short_conv;
 mod xlstm;
+mod streams;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
@@ -34,11 +36,12 @@ pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
 pub(crate) use shared::SHARED_LAYERS;
 pub use shared::SharedBlockRow;
 pub use short_conv::ShortConvRow;
+pub use streams::StreamsConfig;
 pub use xlstm::MlstmRow;
 
 use imaginal_files::gguf::Value;
 use imaginal_nn::{
-    AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LightningAttentionConfig, Mamba2Config,
+    AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LaurelConfig, LightningAttentionConfig, Mamba2Config,
     Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig, Rwkv7TimeMixConfig,
     RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
 };
@@ -85,6 +88,8 @@ pub enum BlockRow {
     Shared(SharedBlockRow),
     /// Nothing: layers without the block that others have.
     Nothing,
+    /// A learned residual.
+    Laurel,
     /// One of several, by layer.
     Choice(Choice),
 }
@@ -126,6 +131,8 @@ pub enum BlockConfig {
     Shared(SharedBlockConfig),
     /// Nothing.
     Nothing,
+    /// A learned residual.
+    Laurel(LaurelConfig),
 }
 
 /// Whether tensors are forbidden, required or optional.
@@ -152,6 +159,8 @@ pub(crate) struct Reader<'a> {
     pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
     /// The shape of a tensor of a layer of a Hugging Face checkpoint, where it lies beside its `config.json`.
     pub shape: &'a dyn Fn(usize, &str) -> Option<Vec<usize>>,
+    /// How many rows a matrix of a GGUF file has before those at its end that are zero; at least 1.
+    pub rows: &'a dyn Fn(&str) -> Option<usize>,
     /// The numbers of the layers that have the block.
     pub layers: &'a [usize],
 }
@@ -306,6 +315,7 @@ impl BlockRow {
             BlockRow::Mlstm(row) => vec![BlockConfig::Mlstm(row.read(r)); n],
             BlockRow::Shared(row) => row.read(r).into_iter().map(BlockConfig::Shared).collect(),
             BlockRow::Nothing => vec![BlockConfig::Nothing; n],
+            BlockRow::Laurel => vec![BlockConfig::Laurel(laurel::read(r)); n],
             BlockRow::Choice(choice) => choice.read(r),
         }
     }
@@ -368,6 +378,7 @@ impl BlockRow {
             (BlockRow::ChannelMix(row), BlockConfig::ChannelMix(c)) => row.tensors(c, specs),
             (BlockRow::Mlstm(row), BlockConfig::Mlstm(c)) => row.tensors(c, specs),
             (BlockRow::Shared(row), BlockConfig::Shared(c)) => row.tensors(c, specs),
+            (BlockRow::Laurel, BlockConfig::Laurel(c)) => laurel::tensors(c, specs),
             // A configuration is made from its own row (`Config` has no public constructor that mixes them).
             _ => {}
         }
@@ -407,6 +418,8 @@ impl BlockRow {
             BlockRow::Mlstm(row) => row.write(&of!(Mlstm), keys),
             BlockRow::Shared(row) => row.write(&of!(Shared), keys),
             BlockRow::Nothing => Ok(()),
+            // Its tensors tell all.
+            BlockRow::Laurel => Ok(()),
             BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
         }
     }

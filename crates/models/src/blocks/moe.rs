@@ -238,7 +238,7 @@ impl MoeRow {
         }
         if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
             let MoeConfig { hidden, gated, activation, bias, .. } = *c;
-            let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias };
+            let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias, sparsity: None };
             let plain = MlpRow { hf: row.hf, ..MlpRow::PLAIN };
             match self.shared_fused {
                 Some([both, down]) => MlpRow { hf_fused: Some(both), names: ["", "", down], ..plain },

@@ -40,19 +40,26 @@ impl KvState {
         self.0.latents()
     }
 
+    /// Appends keys and values `[batch, t, heads, head_dim]`.
+    ///
+    /// # Errors
+    /// As [`KvState::append_latent`].
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<()> {
+        self.0.append(k, v)
+    }
+
     /// Attends to all that was appended, as [`Tensor::attention_cached`].
     ///
     /// # Errors
     /// The shapes are not those of this state.
-    pub fn look(&self, q: &Tensor, opts: &AttentionOpts) -> Result<Tensor> {
-        q.attention_cached(&self.0, None, opts)
+    pub fn look(&self, q: &Tensor, sinks: Option<&Tensor>, opts: &AttentionOpts) -> Result<Tensor> {
+        q.attention_cached(&self.0, sinks, opts)
     }
 
-    /// Appends keys and values `[batch, t, heads, head_dim]` and attends to all with queries
-    /// `[batch, t, query heads, head_dim]`; `sinks` and `opts` are those of [`Tensor::attention`].
+    /// [`KvState::append`], then [`KvState::look`].
     ///
     /// # Errors
-    /// The shapes are not those of this state, or memory ends.
+    /// As both.
     pub fn attend(
         &mut self,
         q: &Tensor,
@@ -61,8 +68,8 @@ impl KvState {
         sinks: Option<&Tensor>,
         opts: &AttentionOpts,
     ) -> Result<Tensor> {
-        self.0.append(k, v)?;
-        q.attention_cached(&self.0, sinks, opts)
+        self.append(k, v)?;
+        self.look(q, sinks, opts)
     }
 }
 

@@ -35,7 +35,8 @@ macro_rules! each {
 impl Layer {
     fn empty(&self) -> Memory {
         match self {
-            Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4, &Device::Cpu).unwrap()),
+            // Two query heads share a key head, which has an element for the bias of each.
+            Layer::Attention(_) => Memory::Kv(KvState::new(Format::F32, 1, 2, 4 + 2, &Device::Cpu).unwrap()),
             Layer::Cache(format) => Memory::Kv(KvState::new(*format, 1, 2, 32, &Device::Cpu).unwrap()),
             Layer::Recurrent(l) => Memory::Recurrent(l.state(1)),
         }
@@ -98,6 +99,9 @@ fn attention() -> Layer {
         clip: None,
         gated: true,
         temperature: Some(Temperature { scale: 0.1, floor: 7.0 }),
+        v_norm: Some(1e-6),
+        alibi: true,
+        shared: None,
     };
     let rope = Arc::new(Rope::new(rope, &Device::Cpu));
     Layer::Attention(Attention::new(&mut Fresh::new(1, &Device::Cpu), "blk.0", &config, Some(rope)).unwrap())
