@@ -9,6 +9,7 @@ use imaginal_numeric::half::f8_e4m3_to_f32;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
 use crate::arch::Outside;
+use crate::pooling::Pooling;
 use crate::tensors::{Arrange, Map, Piece, Stored, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result, recognise};
 
@@ -60,6 +61,7 @@ impl Loaded {
             }
             config => (config?, weights()?),
         };
+        let config = config.with_pooling(Pooling::from_dir(path)?);
         let tokenizer = match path.join("tokenizer.json").is_file() {
             true => Some(Tokenizer::from_file(path)?),
             false => None,
@@ -182,6 +184,13 @@ pub(crate) fn known_names<'a>(
 
 /// `model.language_model.norm` is what checkpoints without other towers call `model.norm`.
 fn inner_name(name: &str) -> String {
+    // What the first checkpoints of BERT call weights and biases of norms.
+    if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {
+        return inner_name(&format!("{norm}LayerNorm.weight"));
+    }
+    if let Some(norm) = name.strip_suffix("LayerNorm.beta") {
+        return inner_name(&format!("{norm}LayerNorm.bias"));
+    }
     match name.strip_prefix("model.language_model.") {
         Some(rest) => format!("model.{rest}"),
         None => {

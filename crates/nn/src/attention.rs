@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use imaginal_tensor::{AttentionOpts, Result, Tensor};
+use imaginal_tensor::{AttentionOpts, Error, Result, Tensor};
 
 use crate::{Init, KvState, Linear, Module, Norm, NormKind, Param, Rope, RopeConfig, Slot, Source, State, join};
 
@@ -132,9 +132,46 @@ impl Attention {
     /// # Errors
     /// The shapes do not fit, or the state is of another shape.
     pub fn forward(&self, x: &Tensor, state: Option<&mut KvState>) -> Result<Tensor> {
+        let start = state.as_ref().map_or(0, |s| s.len());
+        self.project(x, |[q, k, v]| self.attend(q, k, v, start, state))
+    }
+
+    /// `x[1, t, hidden]` → the same shape, for several texts that lie one after another in `x` and see nothing of each
+    /// other; `lengths` are theirs. Each begins at position 0. So texts of any lengths are computed together without filling
+    /// up the shorter ones.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or the lengths do not add up to `t`.
+    pub fn forward_packed(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let c = &self.config;
+        let t = x.dim(1)?;
+        if x.dim(0)? != 1 || lengths.iter().sum::<usize>() != t {
+            let what = format!("texts of {} tokens in a tensor {:?}", lengths.iter().sum::<usize>(), x.shape());
+            return Err(Error::argument("attention", what));
+        }
+        self.project(x, |parts| {
+            let (mut first, mut all) = (0, Vec::new());
+            // Texts of one length that lie side by side are a batch.
+            for group in lengths.chunk_by(|a, b| a == b).filter(|group| group[0] > 0) {
+                let (b, t) = (group.len(), group[0]);
+                let of = |x: &Tensor| x.narrow(1, first, b * t)?.reshape([b, t, x.dim(2)?]);
+                let [q, k, v] = parts;
+                let y = self.attend(&of(q)?, &of(k)?, &of(v)?, 0, None)?;
+                all.push(y.reshape([1, b * t, c.heads * c.head_dim])?);
+                first += b * t;
+            }
+            match &all[..] {
+                [one] => Ok(one.clone()),
+                all => Tensor::cat(all, 1),
+            }
+        })
+    }
+
+    /// What comes before and after the attention itself, which gets queries, keys and values
+    /// `[b, t, heads · head_dim]` and returns the results in the shape of the queries.
+    fn project(&self, x: &Tensor, attend: impl FnOnce([&Tensor; 3]) -> Result<Tensor>) -> Result<Tensor> {
         let c = &self.config;
         let (b, t) = (x.dim(0)?, x.dim(1)?);
-        let start = state.as_ref().map_or(0, |s| s.len());
         let project = |linear: &Linear| -> Result<Tensor> {
             let y = linear.forward(x)?;
             match c.clip {
@@ -149,8 +186,26 @@ impl Attention {
             gate = Some(both.narrow(3, c.head_dim, c.head_dim)?.reshape(flat)?);
             q = both.narrow(3, 0, c.head_dim)?.reshape(flat)?;
         }
-        let (q, k) = self.place(&q, &project(&self.k)?, start)?;
-        let v = project(&self.v)?.reshape([b, t, c.kv_heads, c.head_dim])?;
+        let mut y = attend([&q, &project(&self.k)?, &project(&self.v)?])?;
+        if let Some(gate) = gate {
+            y = y.mul(&gate.sigmoid()?)?;
+        }
+        self.out.forward(&y)
+    }
+
+    /// Attention of projected queries, keys and values `[b, t, heads · head_dim]`, the first row at position `start`.
+    fn attend(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        start: usize,
+        state: Option<&mut KvState>,
+    ) -> Result<Tensor> {
+        let c = &self.config;
+        let (b, t) = (q.dim(0)?, q.dim(1)?);
+        let (q, k) = self.place(q, k, start)?;
+        let v = v.reshape([b, t, c.kv_heads, c.head_dim])?;
         let opts = AttentionOpts {
             scale: c.scale as f32,
             causal: c.causal,
@@ -164,11 +219,7 @@ impl Attention {
             Some(state) => state.attend(&q, &k, &v, sinks.as_ref(), &opts)?,
             None => q.attention(&k, &v, sinks.as_ref(), &opts)?,
         };
-        let mut y = y.reshape([b, t, c.heads * c.head_dim])?;
-        if let Some(gate) = gate {
-            y = y.mul(&gate.sigmoid()?)?;
-        }
-        self.out.forward(&y)
+        y.reshape([b, t, c.heads * c.head_dim])
     }
 
     /// Queries and keys `[b, t, heads, head_dim]`, normalised and turned.

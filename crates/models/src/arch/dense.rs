@@ -286,7 +286,7 @@ pub(super) const GPT2: Arch = Arch {
     tied: true,
     eps: 1e-5,
     context: 1024,
-    embedding: EmbeddingRow { positions: Some(Positions { hf: "transformer.wpe.weight" }), ..EmbeddingRow::PLAIN },
+    embedding: EmbeddingRow { positions: Some(Positions { hf: "transformer.wpe.weight", after_padding: false }), ..EmbeddingRow::PLAIN },
     layer: &[
         SubLayer::new(
             NormName::new("attn_norm", "ln_1"),

@@ -38,6 +38,7 @@ pub(super) const LLAMA: Arch = Arch {
     name: "llama",
     doc: "Llama 1 to 3, Mistral, Mixtral, TinyLlama, SmolLM and others of the same shape",
     gguf: &[],
+    gguf_as: None,
     hf: &[
         HfName { model_type: "llama", class: "LlamaForCausalLM" },
         HfName { model_type: "mistral", class: "MistralForCausalLM" },
@@ -45,6 +46,7 @@ pub(super) const LLAMA: Arch = Arch {
     ],
     outside: Outside::MODEL,
     norm: NormKind::Rms,
+    norm_bias: None,
     norm_less_one: false,
     tied: false,
     eps: 1e-6,
@@ -54,6 +56,7 @@ pub(super) const LLAMA: Arch = Arch {
     layer: &[attention(AttentionRow::LLAMA), SubLayer::new(FFN_NORM, DENSE_OR_MIXTRAL)],
     hf_when: None,
     hf_factors: None,
+    encoder: None,
     variants: &[],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "intermediate_size": 37, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}"#,

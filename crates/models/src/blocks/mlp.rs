@@ -1,4 +1,4 @@
-use imaginal_nn::{Activation, MlpConfig};
+use imaginal_nn::{Activation, MlpConfig, join};
 
 use super::{Bias, Keys, Reader};
 use crate::config::WIDTH;
@@ -124,7 +124,7 @@ impl MlpRow {
 
     /// [`MlpRow::tensors`] with a suffix to the names in GGUF files.
     pub(super) fn named(&self, c: &MlpConfig, suffix: &str, specs: &mut Specs) {
-        let hf = |name: &str| format!("{}.{name}", self.hf);
+        let hf = |name: &str| join(self.hf, name);
         let (inner, hidden) = (c.inner, c.hidden);
         let first = if c.gated { 0 } else { 1 };
         for (i, gguf) in ["ffn_gate", "ffn_up"].into_iter().enumerate().skip(first) {
