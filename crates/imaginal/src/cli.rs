@@ -101,6 +101,12 @@ enum Command {
     Show(commands::show::Show),
     /// Turn text into token ids
     Tokenize(commands::tokenize::Tokenize),
+    /// Turn texts into vectors whose dot product says how alike they are
+    Embed(commands::texts::Embed),
+    /// Score texts with the labels of a classifier
+    Classify(commands::texts::Classify),
+    /// Put texts in the order in which they answer a question
+    Rerank(commands::texts::Rerank),
     /// Write the logits of given tokens to a safetensors file
     Logits(commands::logits::Logits),
     /// Measure the bits per byte that a model needs for text files
@@ -141,6 +147,9 @@ pub fn main() -> ExitCode {
         Command::Train(v) => v.run(c),
         Command::Show(v) => v.run(c),
         Command::Tokenize(v) => v.run(c),
+        Command::Embed(v) => v.run(c),
+        Command::Classify(v) => v.run(c),
+        Command::Rerank(v) => v.run(c),
         Command::Logits(v) => v.run(c),
         Command::Perplexity(v) => v.run(c),
         Command::Morph(v) => v.run(c),

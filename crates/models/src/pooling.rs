@@ -90,12 +90,11 @@ impl Pooling {
         if !path.is_file() {
             return Ok(None);
         }
-        let json = Json::open(&path)?;
+        let modules = Json::open_list(&path)?;
         let problem = |path: &Path, field: String, what: String| {
             let problems = vec![Problem { field, what }];
             Error::Config { path: path.to_path_buf(), problems }
         };
-        let modules = json.root().as_array().ok_or_else(|| problem(&path, "modules".into(), "not a list".into()))?;
         let mut pooling = Pooling { kind: PoolingKind::Mean, normalize: false, limit: None };
         for (i, module) in modules.iter().enumerate() {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -9,5 +9,6 @@ pub(crate) mod perplexity;
 pub(crate) mod reference;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod texts;
 pub(crate) mod tokenize;
 pub(crate) mod train;
