@@ -37,6 +37,19 @@ impl Json {
         Json::from_origin(origin, &bytes)
     }
 
+    /// Reads a file whose root is a list.
+    ///
+    /// # Errors
+    /// As [`Json::open`].
+    pub fn open_list(path: impl AsRef<Path>) -> Result<Vec<Value>> {
+        let origin = Origin::new(path);
+        let bytes = source::read_limited(&origin, "file size", MOST_BYTES)?;
+        match serde_json::from_slice(&bytes).map_err(|e| origin.malformed("JSON", e))? {
+            Value::Array(list) => Ok(list),
+            _ => Err(origin.malformed("JSON", "the root is not a list")),
+        }
+    }
+
     /// [`Json::open`], but `None` where there is no such file.
     ///
     /// # Errors

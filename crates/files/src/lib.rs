@@ -26,4 +26,4 @@ pub use gguf::{Gguf, GgufWriter};
 pub use json::Json;
 pub use safetensors::{SafeTensors, SafeTensorsWriter};
 pub use source::OpenOptions;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Parts, Tokenizer};

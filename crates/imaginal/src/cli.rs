@@ -109,6 +109,12 @@ enum Command {
     Tokenize(commands::tokenize::Tokenize),
     /// Print a conversation as the text that a chat model is given
     Template(commands::template::Template),
+    /// Turn texts into vectors whose dot product says how alike they are
+    Embed(commands::texts::Embed),
+    /// Score texts with the labels of a classifier
+    Classify(commands::texts::Classify),
+    /// Put texts in the order in which they answer a question
+    Rerank(commands::texts::Rerank),
     /// Write the logits of given tokens to a safetensors file
     Logits(commands::logits::Logits),
     /// Measure the bits per byte that a model needs for text files
@@ -153,6 +159,9 @@ pub fn main() -> ExitCode {
         Command::Show(v) => v.run(c),
         Command::Tokenize(v) => v.run(c),
         Command::Template(v) => v.run(c),
+        Command::Embed(v) => v.run(c),
+        Command::Classify(v) => v.run(c),
+        Command::Rerank(v) => v.run(c),
         Command::Logits(v) => v.run(c),
         Command::Perplexity(v) => v.run(c),
         Command::Morph(v) => v.run(c),

@@ -163,3 +163,87 @@ fn a_conversation_is_rendered_by_the_template_that_is_named_or_brought() {
     assert_eq!(prompt, expected);
     assert_eq!(run(&["--raw"])["prompt"], "Hi");
 }
+
+/// A tiny encoder of `crates/models` with a WordPiece tokenizer of letters.
+fn encoder(name: &str) -> tempfile::TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures").join(name);
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(source.join(file), dir.path().join(file)).unwrap();
+    }
+    let letters = ('a'..='z').flat_map(|c| [c.to_string(), format!("##{c}")]);
+    let vocab: serde_json::Map<String, serde_json::Value> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        .map(String::from)
+        .into_iter()
+        .chain(letters)
+        .enumerate()
+        .map(|(i, token)| (token, i.into()))
+        .collect();
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let piece = |id: &str, part: u32| serde_json::json!({"SpecialToken": {"id": id, "type_id": part}});
+    let text = |id: &str, part: u32| serde_json::json!({"Sequence": {"id": id, "type_id": part}});
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        // Both must be ignored.
+        "truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+        "added_tokens": [special(0, "[PAD]"), special(1, "[UNK]"), special(2, "[CLS]"), special(3, "[SEP]")],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [piece("[CLS]", 0), text("A", 0), piece("[SEP]", 0)],
+            "pair": [piece("[CLS]", 0), text("A", 0), piece("[SEP]", 0), text("B", 1), piece("[SEP]", 1)],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab},
+    });
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn texts_become_vectors_that_do_not_depend_on_their_neighbours() {
+    let dir = encoder("bert-plain");
+    let model = dir.path().to_str().unwrap();
+    let both = json(&imaginal(&["embed", model, "a cat", "the zebra jumps", "--json"]));
+    assert_eq!((both["dimensions"].as_u64(), both["tokens"][0].as_u64()), (Some(24), Some(6)));
+    let alone = imaginal(&["embed", model, "the zebra jumps"]);
+    let alone: Vec<f64> = text(&alone.stdout).split_whitespace().map(|x| x.parse().unwrap()).collect();
+    let beside: Vec<f64> = both["embeddings"][1].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert_eq!(alone.len(), 24);
+    assert!(alone.iter().zip(&beside).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert!((alone.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5);
+    // More than the 64 positions of the model are cut, and it is said.
+    let long = imaginal(&["embed", model, &"x".repeat(90)]);
+    assert!(long.status.success() && text(&long.stderr).contains("text 1: the last 28 tokens are left out"));
+    let run = imaginal(&["run", model, "a cat"]);
+    assert!(!run.status.success() && text(&run.stderr).contains("imaginal embed"), "{}", text(&run.stderr));
+    let score = imaginal(&["classify", model, "a cat"]);
+    assert!(text(&score.stderr).contains("no head that scores labels"));
+}
+
+#[test]
+fn classifiers_score_labels_and_rerankers_put_texts_in_order() {
+    let dir = encoder("bert-scores");
+    let model = dir.path().to_str().unwrap();
+    let found = json(&imaginal(&["classify", model, "a cat", "dog", "--json"]));
+    assert_eq!(found["labels"], serde_json::json!(["bad", "fair", "good"]));
+    assert_eq!(found["results"][1]["scores"].as_array().unwrap().len(), 3);
+    let several = imaginal(&["rerank", model, "cat", "dog"]);
+    assert!(text(&several.stderr).contains("use `imaginal classify`"));
+
+    let dir = encoder("roberta-scores");
+    let model = dir.path().to_str().unwrap();
+    let found = json(&imaginal(&["rerank", model, "what", "a cat", "dog", "zebra", "--json"]));
+    let scores: Vec<f64> = found["results"].as_array().unwrap().iter().map(|r| r["score"].as_f64().unwrap()).collect();
+    assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    let lines = imaginal(&["rerank", model, "what", "zebra", "dog", "a cat"]);
+    let first = found["results"][0]["text"].as_str().unwrap();
+    assert!(text(&lines.stdout).lines().next().unwrap().ends_with(first));
+}

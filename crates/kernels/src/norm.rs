@@ -1,4 +1,5 @@
-//! RMS normalisation (Zhang and Sennrich 2019): y = x/√(mean(x²) + eps)·w, row by row.
+//! RMS normalisation (Zhang and Sennrich 2019): y = x/√(mean(x²) + eps)·w, and layer normalisation (Ba et al. 2016):
+//! y = (x − mean)/√(variance + eps)·w + b, row by row.
 
 use crate::isa::{Isa, Simd, isa, simd_fn};
 use crate::pool::{self, SharedMut};
@@ -27,7 +28,81 @@ fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (sum_squares(s, x) / x.len() as f32 + eps).sqrt()
 }
 
+/// Mean and one over the standard deviation of one row, in two passes.
+#[inline(always)]
+fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
+    let d = x.len() as f32;
+    let mut acc = [s.zero(); 4];
+    for b in x.chunks(4 * S::LANES) {
+        for (a, c) in acc.iter_mut().zip(b.chunks(S::LANES)) {
+            *a = s.add(*a, ld(s, c));
+        }
+    }
+    let mean = s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]))) / d;
+    let center = s.splat(mean);
+    let mut acc = [s.zero(); 4];
+    let mut blocks = x.chunks_exact(4 * S::LANES);
+    for b in &mut blocks {
+        for (i, a) in acc.iter_mut().enumerate() {
+            let v = s.sub(s.load(&b[i * S::LANES..]), center);
+            *a = s.mul_add(v, v, *a);
+        }
+    }
+    let mut squares = s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3])));
+    // Lanes beyond the end must not count as elements of 0.
+    squares += blocks.remainder().iter().map(|x| (x - mean) * (x - mean)).sum::<f32>();
+    (mean, 1.0 / (squares / d + eps).sqrt())
+}
+
 simd_fn! {
+    fn layer_forward<S>(s: S, x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
+        let d = w.len();
+        for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
+            let (mean, inv) = moments(s, x, eps);
+            let (mean, inv) = (s.splat(mean), s.splat(inv));
+            for (i, (x, o)) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)).enumerate() {
+                let at = i * S::LANES..i * S::LANES + x.len();
+                let y = s.mul(s.sub(ld(s, x), mean), inv);
+                let y = match b.is_empty() {
+                    true => s.mul(y, ld(s, &w[at])),
+                    false => s.mul_add(y, ld(s, &w[at.clone()]), ld(s, &b[at])),
+                };
+                st(s, y, o);
+            }
+        }
+    }
+
+    /// With n = (x − mean)·r and g = w∘dy: dx = r·(g − Σg/d − n·Σ(g∘n)/d), dw += dy∘n, db += dy.
+    #[allow(clippy::too_many_arguments)]
+    fn layer_backward<S>(s: S, x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+        let d = w.len();
+        for ((x, dy), dx) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
+            let (mean, r) = moments(s, x, eps);
+            let (center, inv) = (s.splat(mean), s.splat(r));
+            let (mut sum, mut dot) = (s.zero(), s.zero());
+            for (((x, dy), dw), (w, db)) in (x.chunks(S::LANES).zip(dy.chunks(S::LANES)).zip(dw.chunks_mut(S::LANES)))
+                .zip(w.chunks(S::LANES).zip(db.chunks_mut(S::LANES)))
+            {
+                let n = s.mul(s.sub(ld(s, x), center), inv);
+                let dy = ld(s, dy);
+                // Both are 0 in lanes beyond the end, for dy is.
+                let g = s.mul(dy, ld(s, w));
+                sum = s.add(sum, g);
+                dot = s.mul_add(g, n, dot);
+                st(s, s.mul_add(dy, n, ld(s, dw)), dw);
+                st(s, s.add(dy, ld(s, db)), db);
+            }
+            let (sum, dot) = (s.splat(s.sum(sum) / d as f32), s.splat(s.sum(dot) / d as f32));
+            for (((x, w), dy), dx) in
+                x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(dy.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES))
+            {
+                let n = s.mul(s.sub(ld(s, x), center), inv);
+                let g = s.sub(s.mul(ld(s, w), ld(s, dy)), sum);
+                st(s, s.mul(s.neg_mul_add(n, dot, g), inv), dx);
+            }
+        }
+    }
+
     fn forward<S>(s: S, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
         let d = w.len();
         for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
@@ -146,6 +221,87 @@ pub(crate) fn rms_norm_backward_isa(
     sum_parts(&partial, groups, dw);
 }
 
+/// out[r, j] = (x[r, j] − mean)/√(variance + eps)·`w[j]` + `b[j]` for x[rows, d], `w[d]` and `b[d]`, or an empty `b`. About
+/// (d/64 + 8)·2⁻²⁴ of the row's largest distance from its mean at most.
+///
+/// A row's result does not depend on the other rows.
+///
+/// # Panics
+/// If a length does not match.
+pub fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, rows: usize, out: &mut [f32]) {
+    layer_norm_isa(isa(), x, w, b, eps, rows, out)
+}
+
+pub(crate) fn layer_norm_isa(isa: Isa, x: &[f32], w: &[f32], b: &[f32], eps: f32, rows: usize, out: &mut [f32]) {
+    let d = w.len();
+    same_len("layer_norm", x.len(), rows * d);
+    same_len("layer_norm", out.len(), rows * d);
+    same_len("layer_norm", b.len(), if b.is_empty() { 0 } else { d });
+    if rows * d == 0 {
+        return;
+    }
+    if rows * d < 2 * CHUNK {
+        return layer_forward(isa, x, w, b, eps, out);
+    }
+    let per = (CHUNK / d).max(1) * d;
+    pool::parallel_chunks(out, per, &|i, out| layer_forward(isa, &x[i * per..i * per + out.len()], w, b, eps, out));
+}
+
+/// The gradients of [`layer_norm`] for dout[rows, d]: dx[rows, d], `dw[d]` and `db[d]`, all overwritten. Summed as those of
+/// [`rms_norm_backward`].
+///
+/// # Panics
+/// If a length does not match.
+pub fn layer_norm_backward(
+    x: &[f32],
+    w: &[f32],
+    eps: f32,
+    dout: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    layer_norm_backward_isa(isa(), x, w, eps, dout, dx, dw, db)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn layer_norm_backward_isa(
+    isa: Isa,
+    x: &[f32],
+    w: &[f32],
+    eps: f32,
+    dout: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let d = w.len();
+    for len in [dout.len(), dx.len()] {
+        same_len("layer_norm_backward", len, x.len());
+    }
+    same_len("layer_norm_backward", dw.len(), d);
+    same_len("layer_norm_backward", db.len(), d);
+    if x.is_empty() || d == 0 {
+        dw.fill(0.0);
+        return db.fill(0.0);
+    }
+    let rows = x.len() / d;
+    same_len("layer_norm_backward", x.len(), rows * d);
+    let per = rows.div_ceil(32).max(CHUNK.div_ceil(2 * d));
+    let groups = rows.div_ceil(per);
+    let (mut dws, mut dbs) = (vec![0f32; groups * d], vec![0f32; groups * d]);
+    let (w_parts, b_parts, dxs) = (SharedMut::new(&mut dws), SharedMut::new(&mut dbs), SharedMut::new(dx));
+    pool::parallel(groups, &|g| {
+        let start = g * per * d;
+        let n = (per * d).min(rows * d - start);
+        // SAFETY: the groups' rows and their parts do not overlap.
+        let (dw, db, dx) = unsafe { (w_parts.slice(g * d, d), b_parts.slice(g * d, d), dxs.slice(start, n)) };
+        layer_backward(isa, &x[start..start + n], w, eps, &dout[start..start + n], dx, dw, db)
+    });
+    sum_parts(&dws, groups, dw);
+    sum_parts(&dbs, groups, db);
+}
+
 /// `out[j]` = Σ of part[g, j] over the groups, in f64 and in their order.
 pub(crate) fn sum_parts(part: &[f32], groups: usize, out: &mut [f32]) {
     let d = out.len();
@@ -221,6 +377,52 @@ mod tests {
                 let mut one = vec![0.0; d];
                 rms_norm_isa(isa, &x[(rows - 1) * d..], &w, 1e-5, 1, d, &mut one);
                 assert!(one == y[(rows - 1) * d..]);
+            }
+        }
+    }
+
+    /// y, dx, dw and db of layer normalisation in f64.
+    fn exact_layer(x: &[f64], w: &[f64], b: &[f64], eps: f64, g: &[f64]) -> [Vec<f64>; 4] {
+        let d = w.len();
+        let n = d as f64;
+        let (mut y, mut dx, mut dw, mut db) = (Vec::new(), Vec::new(), vec![0.0; d], vec![0.0; d]);
+        for (x, g) in x.chunks(d).zip(g.chunks(d)) {
+            let mean = x.iter().sum::<f64>() / n;
+            let r = 1.0 / (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n + eps).sqrt();
+            let normed: Vec<f64> = x.iter().map(|v| (v - mean) * r).collect();
+            let sum: f64 = (0..d).map(|j| g[j] * w[j]).sum::<f64>() / n;
+            let dot: f64 = (0..d).map(|j| g[j] * w[j] * normed[j]).sum::<f64>() / n;
+            for j in 0..d {
+                y.push(normed[j] * w[j] + b.get(j).copied().unwrap_or(0.0));
+                dx.push(r * (g[j] * w[j] - sum - normed[j] * dot));
+                dw[j] += g[j] * normed[j];
+                db[j] += g[j];
+            }
+        }
+        [y, dx, dw, db]
+    }
+
+    #[test]
+    fn layer_norm_of_many_lengths_on_every_instruction_set() {
+        let mut r = Random::new(3);
+        for (rows, d) in [(1, 2), (3, 7), (2, 16), (5, 65), (70, 384), (300, 129), (4, 5000)] {
+            let (x, w, g) = (r.vec(rows * d, -1.0, 3.0), r.vec(d, 0.5, 1.5), r.vec(rows * d, -1.0, 1.0));
+            for b in [r.vec(d, -1.0, 1.0), Vec::new()] {
+                let eps = 1e-3f32;
+                let [ey, edx, edw, edb] = exact_layer(&wide(&x), &wide(&w), &wide(&b), f64::from(eps), &wide(&g));
+                for isa in available() {
+                    let (mut y, mut dx) = (vec![7.0; x.len()], vec![7.0; x.len()]);
+                    let (mut dw, mut db) = (vec![7.0; d], vec![7.0; d]);
+                    layer_norm_isa(isa, &x, &w, &b, eps, rows, &mut y);
+                    assert_close(&format!("{isa} y {rows}x{d}"), &y, &ey, 2e-6, 1.0);
+                    layer_norm_backward_isa(isa, &x, &w, eps, &g, &mut dx, &mut dw, &mut db);
+                    assert_close(&format!("{isa} dx {rows}x{d}"), &dx, &edx, 1e-5, 1.0);
+                    assert_close(&format!("{isa} dw {rows}x{d}"), &dw, &edw, 5e-6, 1.0);
+                    assert_close(&format!("{isa} db {rows}x{d}"), &db, &edb, 5e-6, 1.0);
+                    let mut one = vec![0.0; d];
+                    layer_norm_isa(isa, &x[(rows - 1) * d..], &w, &b, eps, 1, &mut one);
+                    assert!(one == y[(rows - 1) * d..]);
+                }
             }
         }
     }

@@ -10,6 +10,9 @@ use imaginal_files::{OpenOptions, SafeTensors};
 use imaginal_models::{LoadOptions, Loaded, Model, Rows, SaveOptions};
 use imaginal_tensor::{Device, no_grad};
 
+#[path = "../tests/common/encoder.rs"]
+mod encoder;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() {
@@ -29,11 +32,27 @@ fn main() {
 fn check(dir: &Path, path: &Path, save: bool) -> Result<String> {
     let file = SafeTensors::open(dir.join("expected.safetensors"), OpenOptions::default())?;
     let tensor = |name: &str| file.tensor(name);
+    let model = Loaded::open(path, &LoadOptions::default())?.model;
+    if model.config().arch().encoder.is_some() {
+        let expected = encoder::Expected::open(dir);
+        let mut told: Vec<String> =
+            expected.differences(&model).iter().map(|(what, d)| format!("{what} {d:.1e}")).collect();
+        if save {
+            told.push(match model.to_gguf(None, &SaveOptions::default()) {
+                Ok(bytes) => {
+                    let again = Loaded::from_gguf_bytes("saved", bytes, &Device::Cpu)?.model;
+                    let worst = expected.differences(&again).into_iter().fold(0f32, |m, (_, d)| m.max(d));
+                    format!("saved {worst:.1e}")
+                }
+                Err(error) => format!("not saved: {error}"),
+            });
+        }
+        return Ok(told.join(", "));
+    }
     let tokens = tensor("tokens")?.bytes.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b) as u32);
     let tokens: Vec<u32> = tokens.collect();
     let logits = tensor("logits")?.bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
     let logits: Vec<f32> = logits.collect();
-    let model = Loaded::open(path, &LoadOptions::default())?.model;
     let worst = |got: &[f32]| match got.len() == logits.len() {
         true => {
             got.iter().zip(&logits).fold(0f32, |m, (a, b)| if a.is_nan() { f32::NAN } else { m.max((a - b).abs()) })

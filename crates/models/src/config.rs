@@ -8,8 +8,10 @@ use serde_json::Value as Json;
 use crate::arch::{Arch, Factor, NormName, SubLayer};
 use crate::blocks::{BlockConfig, BlockRow, Keys, Reader, StreamsConfig};
 use crate::fields::{Fields, Key, Source};
+use crate::heads::HeadConfig;
+use crate::pooling::{Pooling, PoolingKind};
 use crate::recognise::{self, unknown};
-use crate::tensors::{Arrange, Map, Specs, TensorSpec};
+use crate::tensors::{Arrange, Map, Specs, Stored, TensorSpec};
 use crate::{Error, Problem, Result};
 
 /// Widest layer that is believed.
@@ -42,6 +44,12 @@ pub(crate) const TIED: Key = Key::new(&[], &["tie_embedding", "tie_word_embeddin
 /// In the layout of `mamba_ssm`, of which the embedding has a multiple of rows.
 const PADDED: Key = Key::new(&[], &["pad_vocab_size_multiple"]);
 
+const TYPES: Key = Key::new(&[], &["type_vocab_size"]);
+const POOLING: Key = Key::new(&["pooling_type"], &[]);
+/// The id of padding, after which RoBERTa's positions begin.
+const PADDING: Key = Key::new(&[], &["pad_token_id"]);
+const MOST_TYPES: usize = 1 << 16;
+
 /// What the blocks of a layer share.
 pub(crate) struct Shared {
     pub hidden: usize,
@@ -63,6 +71,8 @@ type Floats<'a> = &'a dyn Fn(&str) -> Option<Vec<f32>>;
 /// How many rows a matrix has before those at its end that are zero.
 type Rows<'a> = &'a dyn Fn(&str) -> Option<usize>;
 type Shape<'a> = &'a dyn Fn(usize, &str) -> Option<Vec<usize>>;
+/// The shape of a tensor of a GGUF file by its whole name.
+type Whole<'a> = &'a dyn Fn(&str) -> Option<Vec<usize>>;
 
 /// Factors between embedding and logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +114,14 @@ pub struct Config {
     streams: Option<StreamsConfig>,
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used: ends of names, and factors.
     hf_factors: Vec<(&'static str, Vec<f64>)>,
+    /// The kind of all norms outside the blocks.
+    norm: NormKind,
+    /// Rows of the table of positions that a Hugging Face checkpoint has before the first that is used.
+    skipped_positions: usize,
+    /// How many parts of a text are told apart; 0 if none are.
+    types: usize,
+    head: HeadConfig,
+    pooling: Option<Pooling>,
     layers: Vec<Vec<BlockConfig>>,
     mixes: Vec<Vec<Option<Mix>>>,
     predictors: usize,
@@ -177,7 +195,8 @@ impl Config {
             vocab = vocab.next_multiple_of(fields.size(&PADDED, Some(8), MOST_TOKENS));
         }
         let shape = |layer: usize, name: &str| shapes(&format!("{}.{layer}.{name}", arch.outside.layers));
-        let config = Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &|_| None, &shape))?;
+        let config =
+            Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &|_| None, &shape, &|_| None))?;
         Ok(Config { fp8_blocks, ..config })
     }
 
@@ -209,9 +228,8 @@ impl Config {
             let [rows, cols] = tensor.shape[..] else { return None };
             let bytes = tensor.format.bytes_for(cols).filter(|&bytes| bytes > 0 && cols <= WIDTH)?;
             let mut values = vec![0f32; cols];
-            let mut zero = |row: &[u8]| {
-                tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0)
-            };
+            let mut zero =
+                |row: &[u8]| tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0);
             let empty = tensor.bytes.rchunks_exact(bytes).take_while(|row| zero(row)).count();
             Some(rows.saturating_sub(empty).max(1))
         };
@@ -219,7 +237,8 @@ impl Config {
         let vocab = fields.size(&VOCAB, rows, MOST_TOKENS);
         let tied = gguf.find("output.weight").is_none();
         let present = |layer: usize, tensor: &str| gguf.find(&format!("blk.{layer}.{tensor}")).is_some();
-        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &nonzero, &|_, _| None))?;
+        let whole = |name: &str| gguf.find(name).map(|t| t.shape.clone());
+        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &nonzero, &|_, _| None, &whole))?;
         let name = metadata.get_as::<String>("general.name")?;
         Ok(Config { name, ..config })
     }
@@ -229,7 +248,7 @@ impl Config {
         fields: Fields,
         vocab: usize,
         tied: bool,
-        (present, floats, rows, shape): (Present, Floats, Rows, Shape),
+        (present, floats, rows, shape, whole): (Present, Floats, Rows, Shape, Whole),
     ) -> Result<Config> {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
@@ -239,11 +258,21 @@ impl Config {
             // There they count as layers.
             count = count.saturating_sub(predictors).max(1);
         }
+        let gguf = fields.is_gguf();
+        let positions = fields.size(&CONTEXT, (!gguf).then_some(arch.context), LONGEST);
+        let skipped_positions = match arch.embedding.positions {
+            Some(p) if p.after_padding && !gguf => fields.size_from(&PADDING, Some(1), 0, MOST_TOKENS) + 1,
+            _ => 0,
+        };
+        if skipped_positions >= positions {
+            let what = format!("{positions} positions, but they are counted from {skipped_positions} on");
+            fields.conflict(fields.name(&CONTEXT), what);
+        }
         let shared = Shared {
             hidden,
             layers: count,
             eps: fields.float(eps_key(arch), hf(arch.eps), 0.0, 1.0),
-            context: fields.size(&CONTEXT, (!fields.is_gguf()).then_some(arch.context), LONGEST),
+            context: positions.saturating_sub(skipped_positions).max(1),
         };
         let factor = |factor: &Factor| match factor {
             Factor::One => 1.0,
@@ -281,6 +310,23 @@ impl Config {
             }
         }
         let streams = arch.streams.then(|| StreamsConfig::read(&reader, vocab));
+        let norm_bias = match arch.norm_bias {
+            Some(_) if gguf => whole("token_embd_norm.bias").is_some(),
+            Some(field) => fields.hf_flag(field, false),
+            None => false,
+        };
+        let norm = if norm_bias { NormKind::Layer } else { arch.norm };
+        let types = match arch.embedding.types {
+            Some(_) if gguf => whole("token_types.weight").and_then(|s| s.first().copied()).unwrap_or(0),
+            Some(_) => fields.size_from(&TYPES, Some(2), 0, MOST_TYPES),
+            None => 0,
+        };
+        let head = HeadConfig::read(arch.encoder.as_ref(), &reader, norm, whole);
+        let tied = tied || matches!(head, HeadConfig::None | HeadConfig::Labels(_));
+        let pooling = fields.has(&POOLING).then(|| fields.size_from(&POOLING, None, 0, 16));
+        // Vectors of GGUF files are normalised, since they cannot say that they are not.
+        let pooling =
+            pooling.and_then(PoolingKind::from_gguf).map(|kind| Pooling { kind, normalize: true, limit: None });
         let Shared { hidden, eps, context, .. } = shared;
         let hf_factors =
             arch.hf_factors.filter(|_| !fields.is_gguf()).map_or_else(Vec::new, |factors| factors(&fields));
@@ -299,6 +345,11 @@ impl Config {
             layout,
             streams,
             hf_factors,
+            norm,
+            skipped_positions,
+            types,
+            head,
+            pooling,
             layers,
             mixes,
             predictors,
@@ -356,6 +407,32 @@ impl Config {
     /// Whether the output head is the embedding.
     pub fn tied(&self) -> bool {
         self.tied
+    }
+
+    /// The kind of all norms outside the blocks.
+    pub(crate) fn norm(&self) -> NormKind {
+        self.norm
+    }
+
+    /// How many parts of a text are told apart; 0 if none are.
+    pub fn types(&self) -> usize {
+        self.types
+    }
+
+    /// What the model makes of its hidden states.
+    pub fn head(&self) -> &HeadConfig {
+        &self.head
+    }
+
+    /// How the vector of a text is made: as the file declares, else the mean for models that read a whole text at once and
+    /// the last token for others, normalised.
+    pub fn pooling(&self) -> Pooling {
+        let kind = if self.arch.encoder.is_some() { PoolingKind::Mean } else { PoolingKind::Last };
+        self.pooling.unwrap_or(Pooling { kind, normalize: true, limit: None })
+    }
+
+    pub(crate) fn with_pooling(self, pooling: Option<Pooling>) -> Config {
+        Config { pooling: pooling.or(self.pooling), ..self }
     }
 
     /// Factors between embedding and logits.
@@ -424,12 +501,17 @@ impl Config {
 
     /// All tensors of the model, in the order of a file.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let Arch { outside, embedding, norm, .. } = self.arch;
+        let (Arch { outside, embedding, .. }, norm) = (self.arch, &self.norm);
         let mut specs = Specs::new();
         specs.norms_less_one = self.arch.norm_less_one;
         specs.add("token_embd.weight", outside.embedding, &[self.vocab, self.hidden], true);
         if let Some(positions) = embedding.positions {
-            specs.add("position_embd.weight", &[positions.hf], &[self.context, self.hidden], true);
+            let [skipped, hidden] = [self.skipped_positions, self.hidden];
+            let stored = Stored::rows(positions.hf, &[self.context + skipped, hidden], skipped, self.context);
+            specs.add_stored("position_embd.weight", vec![stored], &[self.context, hidden], true);
+        }
+        if let (Some(types), true) = (embedding.types, self.types > 0) {
+            specs.add("token_types.weight", &[types], &[self.types, self.hidden], true);
         }
         if let Some(n) = embedding.norm {
             specs.norm(n.gguf, &[n.hf], &[self.hidden], *norm);
@@ -458,11 +540,15 @@ impl Config {
         if !outside.norm.is_empty() {
             specs.norm(outside.gguf_norm, outside.norm, &[self.hidden], *norm);
         }
-        if !self.tied {
-            specs.add("output.weight", outside.head, &[self.vocab, self.hidden], true);
-        }
-        if !outside.head_bias.is_empty() {
-            specs.add("output.bias", outside.head_bias, &[self.vocab], false);
+        if let Some(row) = &self.arch.encoder {
+            self.head.tensors(row, self.hidden, self.vocab, self.tied, &mut specs);
+        } else {
+            if !self.tied {
+                specs.add("output.weight", outside.head, &[self.vocab, self.hidden], true);
+            }
+            if !outside.head_bias.is_empty() {
+                specs.add("output.bias", outside.head_bias, &[self.vocab], false);
+            }
         }
         for (end, factors) in &self.hf_factors {
             for spec in specs.list.iter_mut().filter(|spec| spec.name.ends_with(end)) {
@@ -568,11 +654,27 @@ impl Config {
                 keys.set(key, value == std::ptr::eq(variant.layer, self.layout));
             }
         }
-        let mut all = vec![("general.architecture".to_owned(), Value::from(self.arch.name))];
+        let name = self.arch.gguf_as.unwrap_or(self.arch.name);
+        let mut all = vec![("general.architecture".to_owned(), Value::from(name))];
+        if let Some(encoder) = &self.arch.encoder {
+            keys.set("attention.causal", false);
+            for (key, value) in self.head.write(encoder).map_err(Error::Argument)? {
+                keys.set(key, value);
+            }
+        }
+        if let Some(number) = self.pooling.map(|p| p.kind.to_gguf()) {
+            if number == 0 {
+                return Err(Error::Argument("the model's way of pooling has no place in a GGUF file".into()));
+            }
+            keys.set("pooling_type", number);
+        }
+        if self.types > 0 {
+            all.push(("tokenizer.ggml.token_type_count".into(), (self.types as u32).into()));
+        }
         if let Some(name) = &self.name {
             all.push(("general.name".into(), name.clone().into()));
         }
-        all.extend(keys.into_values().map(|(key, value)| (format!("{}.{key}", self.arch.name), value)));
+        all.extend(keys.into_values().map(|(key, value)| (format!("{name}.{key}"), value)));
         Ok(all)
     }
 

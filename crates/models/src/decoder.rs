@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Linear, Mamba,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Mamba,
     Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
     Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
 };
@@ -11,6 +11,7 @@ use imaginal_tensor::{DType, Device, Tensor, no_grad};
 use crate::arch::{NormName, SubLayer as SubLayerRow};
 use crate::blocks::BlockConfig;
 use crate::config::Mix;
+use crate::heads::{Head, HeadConfig, Labels, Masked, Output};
 use crate::state::{BlockState, Memory, ModelState};
 use crate::streams::Streams;
 use crate::{Config, Error, Result};
@@ -32,12 +33,12 @@ pub struct Model {
     device: Device,
     embedding: Embedding,
     positions: Option<Embedding>,
+    types: Option<Embedding>,
     embedding_norm: Option<NamedNorm>,
     layers: Vec<Vec<SubLayer>>,
     streams: Option<Streams>,
     norm: Option<NamedNorm>,
-    head: Linear,
-    head_bias: Option<Param>,
+    head: Head,
     cache: Option<Format>,
 }
 
@@ -140,7 +141,7 @@ impl Model {
         let device = source.device();
         let init = Init::Normal { std: 0.02 };
         let arch = config.arch();
-        let (hidden, kind, eps) = (config.hidden(), arch.norm, config.eps());
+        let (hidden, kind, eps) = (config.hidden(), config.norm(), config.eps());
         let embedding = Embedding::new(source, "token_embd", config.vocab(), hidden, init)?;
         let norm = |source: &mut dyn Source, prefix: &str, name: &'static str, own: Option<NormKind>| {
             let kind = own.unwrap_or(kind);
@@ -149,6 +150,10 @@ impl Model {
         let positions = match arch.embedding.positions {
             Some(_) => Some(Embedding::new(source, "position_embd", config.context(), hidden, init)?),
             None => None,
+        };
+        let types = match config.types() {
+            0 => None,
+            types => Some(Embedding::new(source, "token_types", types, hidden, init)?),
         };
         let embedding_norm = arch.embedding.norm.as_ref().map(|n| norm(source, "", n.gguf, n.kind)).transpose()?;
         let mut ropes: Vec<Arc<Rope>> = Vec::new();
@@ -224,17 +229,18 @@ impl Model {
             true => None,
             false => Some(norm(source, "", arch.outside.gguf_norm, None)?),
         };
-        let head_bias = match arch.outside.head_bias.is_empty() {
-            true => None,
-            false => Some(source.param("output.bias", &[config.vocab()], Init::Zeros)?),
+        let tied = config.tied().then(|| embedding.weight());
+        let shape = [config.vocab(), hidden];
+        let head = match config.head() {
+            HeadConfig::Language => {
+                Head::Language(Output::new(source, shape, tied, !arch.outside.head_bias.is_empty())?)
+            }
+            HeadConfig::None => Head::None,
+            HeadConfig::Labels(c) => Head::Labels(Labels::new(source, hidden, eps, c)?),
+            HeadConfig::Masked(c) => Head::Masked(Masked::new(source, shape, eps, tied, c)?),
         };
-        let weight = match config.tied() {
-            true => embedding.weight().clone(),
-            false => source.weight("output.weight", config.vocab(), hidden, init)?,
-        };
-        let head = Linear::from_weight(weight, head_bias.clone());
         let cache = None;
-        Ok(Model { config, device, embedding, positions, embedding_norm, layers, streams, norm, head, head_bias, cache })
+        Ok(Model { config, device, embedding, positions, types, embedding_norm, layers, streams, norm, head, cache })
     }
 
     /// What the model is.
@@ -278,8 +284,15 @@ impl Model {
     /// An empty state for `batch` sequences of equal length.
     ///
     /// # Errors
-    /// It does not fit in memory.
+    /// It does not fit in memory, or the model reads whole texts only.
     pub fn state(&self, batch: usize) -> Result<ModelState> {
+        if self.config.arch().encoder.is_some() {
+            return Err(Error::Argument(format!(
+                "a model of the architecture {} reads a whole text at once and cannot say how it goes on; \
+                 `imaginal embed`, `classify` and `rerank` use such models",
+                self.config.arch().name
+            )));
+        }
         let format = self.cache_format();
         let blocks = self
             .layers
@@ -312,7 +325,8 @@ impl Model {
     /// Without one they stand at the beginning. When it fails, the state is what it was.
     ///
     /// # Errors
-    /// [`Error::Token`] for an id beyond the vocabulary; no tokens, or a state of another batch or model.
+    /// [`Error::Token`] for an id beyond the vocabulary; no tokens, or a state of another batch or model; a model that has
+    /// no logits. Those of a masked language model are of the token at each place, and it takes no state.
     pub fn forward(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
         let &[batch, t] = ids.shape() else {
             return Err(Error::Argument(format!("token ids have shape {:?}, not [batch, tokens]", ids.shape())));
@@ -323,10 +337,7 @@ impl Model {
         if ids.dtype() != DType::U32 {
             return Err(Error::Argument(format!("token ids are {}, not u32", ids.dtype())));
         }
-        let list = ids.to_vec::<u32>()?;
-        if let Some(at) = list.iter().position(|&id| id as usize >= self.config.vocab()) {
-            return Err(Error::Token { id: list[at], position: at % t, vocab: self.config.vocab() });
-        }
+        self.check_tokens(&ids.to_vec::<u32>()?, t)?;
         let ids = ids.to_device(&self.device)?;
         let Some(state) = state else { return self.run(&ids, None, rows) };
         if state.batch != batch || state.blocks.len() != self.layers.iter().map(Vec::len).sum::<usize>() {
@@ -348,15 +359,78 @@ impl Model {
         }
     }
 
+    /// An id beyond the vocabulary in texts of `t` tokens is an error.
+    pub(crate) fn check_tokens(&self, ids: &[u32], t: usize) -> Result<()> {
+        match ids.iter().position(|&id| id as usize >= self.config.vocab()) {
+            Some(at) => Err(Error::Token { id: ids[at], position: at % t, vocab: self.config.vocab() }),
+            None => Ok(()),
+        }
+    }
+
     fn run(&self, ids: &Tensor, state: Option<&mut ModelState>, rows: Rows) -> Result<Tensor> {
         let start = state.as_ref().map_or(0, |s| s.len);
+        let positions = match &self.positions {
+            Some(_) => Some(self.positions_of(start..start + ids.dim(1)?)?),
+            None => None,
+        };
+        let mut x = self.stream(ids, positions.as_ref(), None, None, state)?;
+        if rows == Rows::Last {
+            let t = x.dim(1)?;
+            x = x.narrow(1, t - 1, 1)?;
+        }
+        let x = self.final_norm(x)?;
+        let (logits, scales) = match &self.head {
+            Head::Language(head) => (head.forward(&x)?, self.config.scales()),
+            Head::Masked(head) => (head.forward(&x)?, self.config.scales()),
+            Head::None | Head::Labels(_) => {
+                let what = "the model has no logits of tokens: it is made for the vectors or the scores of whole texts";
+                return Err(Error::Argument(what.into()));
+            }
+        };
+        let logits = if scales.logits == 1.0 { logits } else { logits.mul_scalar(scales.logits)? };
+        Ok(match scales.softcap {
+            Some(cap) => logits.mul_scalar(1.0 / cap)?.tanh()?.mul_scalar(cap)?,
+            None => logits,
+        })
+    }
+
+    pub(crate) fn final_norm(&self, x: Tensor) -> Result<Tensor> {
+        Ok(NamedNorm::apply(&self.norm, x)?)
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Whether texts of different lengths can be computed side by side without filling up the shorter ones: only
+    /// attention lets tokens see each other.
+    pub(crate) fn packs(&self) -> bool {
+        let packs = |sub: &SubLayer| matches!(sub.block, Block::Attention(_) | Block::Mlp(_) | Block::Moe(_));
+        self.layers.iter().flatten().all(packs)
+    }
+
+    /// The residual stream `[b, t, hidden]` after the last layer, before the final norm. `positions` and `types`
+    /// (u32 `[1, t]`) are used by models that have tables of them; without types all are 0. With `lengths` the tokens
+    /// are several texts one after another.
+    pub(crate) fn stream(
+        &self,
+        ids: &Tensor,
+        positions: Option<&Tensor>,
+        types: Option<&Tensor>,
+        lengths: Option<&[usize]>,
+        state: Option<&mut ModelState>,
+    ) -> Result<Tensor> {
         let lenders = self.layers.iter().flatten().filter_map(|sub| sub.shared).collect();
         let mut memory = Memory::new(state.map(|s| &mut s.blocks[..]), lenders);
         let scales = self.config.scales();
         let times = |x: Tensor, factor: f64| if factor == 1.0 { Ok(x) } else { x.mul_scalar(factor) };
         let mut x = times(self.embedding.forward(ids)?, scales.embedding)?;
-        if let Some(positions) = &self.positions {
-            x = x.add(&positions.forward(&self.positions_of(start, ids.dim(1)?)?)?)?;
+        if let Some(table) = &self.types {
+            let none = || Tensor::from_vec(vec![0u32], [1, 1], &self.device);
+            x = x.add(&table.forward(&types.map_or_else(none, |types| Ok(types.clone()))?)?)?;
+        }
+        if let (Some(table), Some(positions)) = (&self.positions, positions) {
+            x = x.add(&table.forward(positions)?)?;
         }
         x = NamedNorm::apply(&self.embedding_norm, x)?;
         let mut pass = Pass { embedded: x.clone(), values: None };
@@ -383,9 +457,10 @@ impl Model {
                 if sub.norm.is_some() {
                     normed = NamedNorm::apply(&sub.norm, read.clone())?;
                 }
-                let y = match &sub.block {
-                    Block::Attention(b) => memory.attention(b, &normed, sub.shared)?,
-                    block => block.forward(&normed, memory.state(), &mut pass)?,
+                let y = match (&sub.block, lengths) {
+                    (Block::Attention(b), Some(lengths)) => b.forward_packed(&normed, lengths)?,
+                    (Block::Attention(b), None) => memory.attention(b, &normed, sub.shared)?,
+                    (block, _) => block.forward(&normed, memory.state(), &mut pass)?,
                 };
                 let y = NamedNorm::apply(&sub.post_norm, y)?;
                 if sub.aside {
@@ -406,27 +481,25 @@ impl Model {
             }
         }
         if let Some(flow) = flow {
-            x = flow.end(rows == Rows::Last)?;
+            x = flow.end()?;
         }
-        if rows == Rows::Last {
-            let t = x.dim(1)?;
-            x = x.narrow(1, t - 1, 1)?;
-        }
-        let logits = times(self.head.forward(&NamedNorm::apply(&self.norm, x)?)?, scales.logits)?;
-        Ok(match scales.softcap {
-            Some(cap) => logits.mul_scalar(1.0 / cap)?.tanh()?.mul_scalar(cap)?,
-            None => logits,
-        })
+        Ok(x)
     }
 
-    /// The numbers of `t` positions from `start` on.
-    fn positions_of(&self, start: usize, t: usize) -> Result<Tensor> {
-        let end = start + t;
-        if end > self.config.context() {
-            let context = self.config.context();
-            return Err(Error::Argument(format!("{end} tokens, but the model knows only {context} positions")));
+    /// The numbers of positions, `[1, t]`.
+    pub(crate) fn positions_of(&self, range: std::ops::Range<usize>) -> Result<Tensor> {
+        self.check_length(range.end)?;
+        let len = range.len();
+        Ok(Tensor::from_vec((range.start as u32..range.end as u32).collect(), [1, len], &self.device)?)
+    }
+
+    /// More tokens than a table of positions has rows are an error.
+    pub(crate) fn check_length(&self, tokens: usize) -> Result<()> {
+        let context = self.config.context();
+        match self.positions.is_some() && tokens > context {
+            true => Err(Error::Argument(format!("{tokens} tokens, but the model knows only {context} positions"))),
+            false => Ok(()),
         }
-        Ok(Tensor::from_vec((start as u32..end as u32).collect(), [1, t], &self.device)?)
     }
 
     /// A batch of one sequence, for [`Model::forward`].
@@ -493,6 +566,9 @@ impl Module for Model {
         if let Some(positions) = &self.positions {
             positions.slots(&join(prefix, "position_embd"), visit);
         }
+        if let Some(types) = &self.types {
+            types.slots(&join(prefix, "token_types"), visit);
+        }
         NamedNorm::slots(&self.embedding_norm, prefix, visit);
         if let Some(streams) = &self.streams {
             streams.slots(prefix, visit);
@@ -520,12 +596,7 @@ impl Module for Model {
             }
         }
         NamedNorm::slots(&self.norm, prefix, visit);
-        if !self.config.tied() {
-            visit(join(prefix, "output.weight"), Slot::Weight(self.head.weight()));
-        }
-        if let Some(bias) = &self.head_bias {
-            visit(join(prefix, "output.bias"), Slot::Param(bias));
-        }
+        self.head.slots(prefix, visit);
     }
 }
 

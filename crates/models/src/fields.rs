@@ -303,6 +303,56 @@ impl<'a> Fields<'a> {
         texts
     }
 
+    /// A list of strings of GGUF metadata.
+    pub fn strings(&self, key: &Key) -> Option<Vec<String>> {
+        let (name, list) = self.list(key).filter(|_| self.is_gguf())?;
+        let text = |x: Found| if let Found::Text(x) = x { Some(x) } else { None };
+        let texts = list.into_iter().map(text).collect();
+        if texts == None {
+            self.problem(name, "not a list of strings");
+        }
+        texts
+    }
+
+    /// The names of labels, an object of `config.json` whose keys are their numbers.
+    pub fn labels(&self, name: &str, most: usize) -> Vec<String> {
+        let Source::Hf(json) = &self.source else { return Vec::new() };
+        let Some(value) = lookup(json, name).filter(|x| !x.is_null()) else { return Vec::new() };
+        let names = value.as_object().filter(|names| names.len() <= most).and_then(|names| {
+            (0..names.len()).map(|i| Some(names.get(&i.to_string())?.as_str()?.to_owned())).collect()
+        });
+        names.unwrap_or_else(|| {
+            self.problem(name, "not an object with a name for each number from \"0\" on");
+            Vec::new()
+        })
+    }
+
+    /// A truth value of `config.json` by its name there.
+    pub fn hf_flag(&self, name: &str, default: bool) -> bool {
+        let Source::Hf(json) = &self.source else { return default };
+        match lookup(json, name) {
+            None | Some(Json::Null) => default,
+            Some(Json::Bool(x)) => *x,
+            Some(other) => {
+                self.problem(name, format!("{other} is neither true nor false"));
+                default
+            }
+        }
+    }
+
+    /// A string of `config.json` by its name there.
+    pub fn hf_text(&self, name: &str) -> Option<String> {
+        let Source::Hf(json) = &self.source else { return None };
+        match lookup(json, name)? {
+            Json::Null => None,
+            Json::String(text) => Some(text.clone()),
+            _ => {
+                self.problem(name, "not a string");
+                None
+            }
+        }
+    }
+
     /// A list of whole numbers of `config.json`, none for a field that is absent or null.
     pub fn sizes(&self, key: &Key) -> Vec<usize> {
         let Source::Hf(json) = &self.source else { return Vec::new() };

@@ -9,6 +9,7 @@ use imaginal_numeric::half::f8_e4m3_to_f32;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
 use crate::arch::Outside;
+use crate::pooling::Pooling;
 use crate::tensors::{Arrange, Map, Piece, Stored, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result, recognise};
 
@@ -65,6 +66,7 @@ impl Loaded {
             }
             config => (config?, weights?),
         };
+        let config = config.with_pooling(Pooling::from_dir(path)?);
         let tokenizer = Tokenizer::in_directory(path)?;
         Loaded::from_safetensors(config, &weights, tokenizer, &options.device)
     }
@@ -137,8 +139,16 @@ impl Loaded {
 }
 
 /// Beginnings of the names of tensors that belong to the other towers of a model with several, or to what predicts further tokens.
-const FOREIGN: &[&str] =
-    &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower.", "embed_vision.", "embed_audio.", "mtp."];
+const FOREIGN: &[&str] = &[
+    "vision_tower.",
+    "multi_modal_projector.",
+    "visual.",
+    "vision_model.",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "mtp.",
+];
 
 /// Whether a tensor that the configuration does not have does no harm. Old checkpoints hold tables that are computed, and
 /// some hold the head of a tied model a second time.
@@ -189,6 +199,13 @@ pub(crate) fn known_names<'a>(
 
 /// `model.language_model.norm` is what checkpoints without other towers call `model.norm`.
 fn inner_name(name: &str) -> String {
+    // What the first checkpoints of BERT call weights and biases of norms.
+    if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {
+        return inner_name(&format!("{norm}LayerNorm.weight"));
+    }
+    if let Some(norm) = name.strip_suffix("LayerNorm.beta") {
+        return inner_name(&format!("{norm}LayerNorm.bias"));
+    }
     match name.strip_prefix("model.language_model.") {
         Some(rest) => format!("model.{rest}"),
         None => {

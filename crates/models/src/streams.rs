@@ -76,12 +76,8 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// One stream again, `[b, t, hidden]`, or `[b, 1, hidden]` of the last token.
-    pub fn end(self, last: bool) -> Result<Tensor> {
-        let t = self.all.dim(1)?;
-        match last {
-            true => self.streams.ends.merge(&self.all.narrow(1, t - 1, 1)?),
-            false => self.streams.ends.merge(&self.all),
-        }
+    /// One stream again, `[b, t, hidden]`.
+    pub fn end(self) -> Result<Tensor> {
+        self.streams.ends.merge(&self.all)
     }
 }

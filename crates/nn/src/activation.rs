@@ -13,6 +13,8 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)²` (So et al. 2021).
     Relu2,
+    /// The hyperbolic tangent.
+    Tanh,
     /// Of GPT-OSS, for gated networks: with the gate at most `limit` and the other in ±`limit`,
     /// `gate · sigmoid(slope · gate) · (up + 1)`. Alone it is `x · sigmoid(slope · x)`.
     ClampedSwiglu {
@@ -27,11 +29,13 @@ impl Activation {
     /// By the name that `config.json` has for it.
     pub fn by_hf(name: &str) -> Option<Self> {
         Some(match name {
-            "silu" | "swish" => Activation::Silu,
-            "gelu" => Activation::GeluErf,
+            // A gated network is named as a whole by some.
+            "silu" | "swish" | "swiglu" => Activation::Silu,
+            "gelu" | "gelu_python" | "geglu" => Activation::GeluErf,
             "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Activation::Gelu,
             "relu" => Activation::Relu,
             "relu2" => Activation::Relu2,
+            "tanh" => Activation::Tanh,
             _ => return None,
         })
     }
@@ -47,6 +51,7 @@ impl Activation {
             Activation::Gelu => x.gelu(),
             Activation::Relu => x.relu(),
             Activation::Relu2 => x.relu()?.sqr(),
+            Activation::Tanh => x.tanh(),
             Activation::ClampedSwiglu { slope, .. } => x.mul(&x.mul_scalar(slope)?.sigmoid()?),
         }
     }

@@ -145,9 +145,8 @@ impl Attention {
         };
         let out = linear("attn_output", q_width, c.hidden, c.out_bias)?;
         let mut norm = |name: &str, heads: usize| {
-            let new = |n: &QkNorm| {
-                Norm::new(source, &join(prefix, name), &n.over.shape(heads, c.head_dim), n.kind, n.eps)
-            };
+            let new =
+                |n: &QkNorm| Norm::new(source, &join(prefix, name), &n.over.shape(heads, c.head_dim), n.kind, n.eps);
             c.qk_norm.as_ref().map(new).transpose()
         };
         let q_norm = norm("attn_q_norm", c.heads)?;
@@ -195,21 +194,73 @@ impl Attention {
             SharedKv::State(state) => state.len().checked_sub(x.dim(1)?),
             SharedKv::Tensors(..) => Some(0),
         };
-        let start = start.ok_or_else(|| Error::argument("attention", "the layer that lends has not got these tokens"))?;
+        let start =
+            start.ok_or_else(|| Error::argument("attention", "the layer that lends has not got these tokens"))?;
         self.attend(x, start, kv)
+    }
+
+    /// `x[1, t, hidden]` → the same shape, for several texts that lie one after another in `x` and see nothing of each
+    /// other; `lengths` are theirs. Each begins at position 0. So texts of any lengths are computed together without filling
+    /// up the shorter ones.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or the lengths do not add up to `t`.
+    pub fn forward_packed(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let c = &self.config;
+        let t = x.dim(1)?;
+        if x.dim(0)? != 1 || lengths.iter().sum::<usize>() != t {
+            let what = format!("texts of {} tokens in a tensor {:?}", lengths.iter().sum::<usize>(), x.shape());
+            return Err(Error::argument("attention", what));
+        }
+        let (q, gate) = self.queries(x)?;
+        let [k, v] = self.project_kv(x)?;
+        let (mut first, mut all) = (0, Vec::new());
+        // Texts of one length that lie side by side are a batch.
+        for group in lengths.chunk_by(|a, b| a == b).filter(|group| group[0] > 0) {
+            let (b, t) = (group.len(), group[0]);
+            let of = |x: &Tensor| x.narrow(1, first, b * t)?.reshape([b, t, x.dim(2)?]);
+            let (k, v) = self.place_kv(of(&k)?, &of(&v)?, 0)?;
+            let y = self.look(of(&q)?, 0, SharedKv::Tensors(&k, &v))?;
+            all.push(y.reshape([1, b * t, c.heads * c.head_dim])?);
+            first += b * t;
+        }
+        match &all[..] {
+            [one] => self.finish(one.clone(), gate),
+            all => self.finish(Tensor::cat(all, 1)?, gate),
+        }
     }
 
     /// `x[b, t, hidden]`, which stands at `start`, attends to these keys and values.
     fn attend(&self, x: &Tensor, start: usize, kv: SharedKv) -> Result<Tensor> {
+        let (q, gate) = self.queries(x)?;
+        self.finish(self.look(q, start, kv)?, gate)
+    }
+
+    /// Projected queries `[b, t, heads · head_dim]` and, where there are any, gates of the same shape.
+    fn queries(&self, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let c = &self.config;
         let (b, t) = (x.dim(0)?, x.dim(1)?);
-        let (mut q, mut gate) = (self.project(&self.q, x)?, None);
-        if c.gated {
-            let both = q.reshape([b, t, c.heads, 2 * c.head_dim])?;
-            let flat = [b, t, c.heads * c.head_dim];
-            gate = Some(both.narrow(3, c.head_dim, c.head_dim)?.reshape(flat)?);
-            q = both.narrow(3, 0, c.head_dim)?.reshape(flat)?;
+        let q = self.project(&self.q, x)?;
+        if !c.gated {
+            return Ok((q, None));
         }
+        let both = q.reshape([b, t, c.heads, 2 * c.head_dim])?;
+        let half = |first: usize| both.narrow(3, first, c.head_dim)?.reshape([b, t, c.heads * c.head_dim]);
+        Ok((half(0)?, Some(half(c.head_dim)?)))
+    }
+
+    /// What comes after the attention itself.
+    fn finish(&self, y: Tensor, gate: Option<Tensor>) -> Result<Tensor> {
+        match gate {
+            Some(gate) => self.out.forward(&y.mul(&gate.sigmoid()?)?),
+            None => self.out.forward(&y),
+        }
+    }
+
+    /// Attention of projected queries, which stand at `start`: `[b, t, heads · head_dim]`, as they are.
+    fn look(&self, q: Tensor, start: usize, kv: SharedKv) -> Result<Tensor> {
+        let c = &self.config;
+        let (b, t) = (q.dim(0)?, q.dim(1)?);
         let mut q = self.place(q, self.q_norm.as_ref(), c.heads, start)?;
         if let Some(Temperature { scale, floor }) = c.temperature {
             let factor = |p: usize| (1.0 + scale * (((p + 1) as f64 / floor).floor() + 1.0).ln()) as f32;
@@ -239,21 +290,27 @@ impl Attention {
         if y.dim(3)? > c.head_dim {
             y = y.narrow(3, 0, c.head_dim)?;
         }
-        let mut y = y.reshape([b, t, c.heads * c.head_dim])?;
-        if let Some(gate) = gate {
-            y = y.mul(&gate.sigmoid()?)?;
-        }
-        self.out.forward(&y)
+        y.reshape([b, t, c.heads * c.head_dim])
     }
 
     /// Keys `[b, t, kv_heads, key_dim]` and values `[b, t, kv_heads, head_dim]` of `x`, which stands at `start`.
     fn keys_and_values(&self, x: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
-        let c = &self.config;
-        let (b, t) = (x.dim(0)?, x.dim(1)?);
+        let [k, v] = self.project_kv(x)?;
+        self.place_kv(k, &v, start)
+    }
+
+    /// Projected keys and values.
+    fn project_kv(&self, x: &Tensor) -> Result<[Tensor; 2]> {
         let Some((k, v)) = &self.kv else {
             return Err(Error::argument("attention", "this layer has the keys and values of another"));
         };
-        let mut k = self.place(self.project(k, x)?, self.k_norm.as_ref(), c.kv_heads, start)?;
+        Ok([self.project(k, x)?, self.project(v, x)?])
+    }
+
+    fn place_kv(&self, k: Tensor, v: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
+        let c = &self.config;
+        let (b, t) = (k.dim(0)?, k.dim(1)?);
+        let mut k = self.place(k, self.k_norm.as_ref(), c.kv_heads, start)?;
         if c.alibi {
             let slopes = alibi_slopes(c.heads);
             let biases = (start..start + t).flat_map(|p| slopes.iter().map(move |slope| bf16(slope * bf16(p as f32))));
@@ -261,7 +318,7 @@ impl Attention {
             let biases = Tensor::from_vec(biases.collect(), [1, t, c.kv_heads, group], k.device())?;
             k = Tensor::cat(&[&k, &biases.broadcast_as([b, t, c.kv_heads, group])?], 3)?;
         }
-        let mut v = self.project(v, x)?.reshape([b, t, c.kv_heads, c.head_dim])?;
+        let mut v = v.reshape([b, t, c.kv_heads, c.head_dim])?;
         if let Some(eps) = c.v_norm {
             v = v.mul(&v.sqr()?.mean(&[3], true)?.add_scalar(eps)?.rsqrt()?)?;
         }

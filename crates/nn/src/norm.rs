@@ -70,6 +70,9 @@ impl Norm {
                 _ => scale(x, &x.sqr()?.mean(&[last], true)?)?,
             },
             NormKind::Layer | NormKind::LayerNoBias | NormKind::LayerUnit => {
+                if let Some(weight) = weight.as_ref().filter(|weight| weight.rank() == 1) {
+                    return x.layer_norm(weight, self.bias.as_ref().map(Param::get).as_ref(), self.eps as f32);
+                }
                 let x = x.sub(&x.mean(&[last], true)?)?;
                 scale(&x, &x.sqr()?.mean(&[last], true)?)?
             }

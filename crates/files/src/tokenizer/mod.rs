@@ -27,6 +27,7 @@ use config::TokenizerConfig;
 use rwkv::Trie;
 use spm::{Prefix, SentencePiece};
 use std::path::Path;
+use tokenizers::{PostProcessor, TruncationDirection};
 use vocab::{Spelling, Vocabulary};
 
 /// Largest `tokenizer.json` read; the largest real ones have about 40 MB.
@@ -56,6 +57,17 @@ pub struct Tokenizer {
     names: Vec<(String, String)>,
     /// Name and text.
     chat_templates: Vec<(String, String)>,
+}
+
+/// One or two texts as tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// For each of them, the number of its part that the tokenizer gives it: 0 or 1.
+    pub types: Vec<u32>,
+    /// How many tokens were cut off.
+    pub cut: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -241,6 +253,55 @@ impl Tokenizer {
             ids.extend(self.specials.eos);
         }
         Ok(ids)
+    }
+
+    /// The ids of a text, or of two that a model reads together, with what the tokenizer adds at beginning, end and between;
+    /// at most `most` of them. Of a pair the longer text is cut first.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; or there are two texts and the file does not say how they are joined; or `most` leaves no
+    /// place for a text.
+    pub fn encode_parts(&self, text: &str, second: Option<&str>, most: usize) -> Result<Parts> {
+        let Engine::Library(inner) = &self.engine else { return self.encode_alone(text, second, most) };
+        if self.wraps {
+            return self.encode_alone(text, second, most);
+        }
+        let failed = |e: tokenizers::Error| self.origin.tokenizer("text", e);
+        let added = inner.get_post_processor().map_or(0, |p| p.added_tokens(second.is_some()));
+        if most <= added {
+            return Err(self.origin.tokenizer("text", format!("a limit of {most} tokens leaves no place for a text")));
+        }
+        let mut first = inner.encode_fast(text, false).map_err(failed)?;
+        let mut second = second.map(|second| inner.encode_fast(second, false)).transpose().map_err(failed)?;
+        let whole = first.len() + second.as_ref().map_or(0, |s| s.len());
+        let mut left = most - added;
+        if let Some(second) = &mut second {
+            let half = left / 2;
+            let of_first = if second.len() <= half { left - second.len() } else { first.len().min(left - half) };
+            second.truncate((left - of_first.min(first.len())).min(second.len()), 0, TruncationDirection::Right);
+            second.set_type_ids(vec![1; second.len()]);
+            left = of_first;
+        }
+        first.truncate(left.min(first.len()), 0, TruncationDirection::Right);
+        let cut = whole - first.len() - second.as_ref().map_or(0, |s| s.len());
+        let both = inner.post_process(first, second, true).map_err(failed)?;
+        Ok(Parts { ids: both.get_ids().to_vec(), types: both.get_type_ids().to_vec(), cut })
+    }
+
+    /// The same for tokenizers that add a beginning and an end here.
+    fn encode_alone(&self, text: &str, second: Option<&str>, most: usize) -> Result<Parts> {
+        if second.is_some() {
+            let problem = "the file does not say how two texts are joined; use the Hugging Face directory of the model";
+            return Err(self.origin.tokenizer("text", problem));
+        }
+        let mut ids = self.encode(text, true)?;
+        let cut = ids.len().saturating_sub(most);
+        if cut > 0 {
+            let end = self.specials.eos.filter(|_| self.specials.add_eos);
+            ids.truncate(most - usize::from(end.is_some()).min(most));
+            ids.extend(end);
+        }
+        Ok(Parts { types: vec![0; ids.len()], ids, cut })
     }
 
     /// The text of ids. Bytes that are not UTF-8 (a character cut in two) become `\u{fffd}`; with `skip_special`,

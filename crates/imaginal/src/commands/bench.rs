@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use clap::Parser;
-use imaginal_models::{Model, Rows};
+use imaginal_models::{Model, Rows, Text};
 use imaginal_nn::State;
 use imaginal_tensor::no_grad;
 use serde::Serialize;
@@ -13,13 +13,14 @@ use crate::find;
 /// Measure tokens per second
 #[derive(Parser, Debug)]
 #[command(
-    after_help = "Examples:\n  imaginal bench default\n  imaginal bench model-q4_k.gguf model-q8_0.gguf -p 512 -n 128 -d 4096 --threads 2 --json"
+    after_help = "Examples:\n  imaginal bench default\n  imaginal bench ./all-MiniLM-L6-v2 -p 32 --batch 8\n  imaginal bench model-q4_k.gguf model-q8_0.gguf -p 512 -n 128 -d 4096 --threads 2 --json"
 )]
 pub struct Bench {
     /// GGUF files, Hugging Face directories, or `default`; each is loaded and measured alone
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<String>,
-    /// Tokens of the prompt that is processed in one batch; 0 leaves this out
+    /// Tokens of the prompt that is processed in one batch, or of each text for models that read whole texts (those are
+    /// made into vectors); 0 leaves this out
     #[arg(short = 'p', long, default_value_t = 512, value_name = "TOKENS")]
     prompt: usize,
     /// Tokens that are generated one after another; 0 leaves this out
@@ -28,6 +29,9 @@ pub struct Bench {
     /// Tokens that are in the state before either begins
     #[arg(short = 'd', long, default_value_t = 0, value_name = "TOKENS")]
     depth: usize,
+    /// Texts at once, for models that read whole texts
+    #[arg(long, default_value_t = 1, value_name = "TEXTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch: u32,
     /// Repetitions, after one that does not count
     #[arg(short = 'r', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
@@ -60,7 +64,11 @@ impl Bench {
         for name in &self.models {
             let mut loaded = find::load(name, common)?;
             self.cache.apply(&mut loaded.model)?;
-            for (kind, tokens) in [("prompt", self.prompt), ("generation", self.generate)] {
+            let kinds = match loaded.model.config().arch().encoder {
+                Some(_) => vec![("texts", self.prompt * self.batch as usize)],
+                None => vec![("prompt", self.prompt), ("generation", self.generate)],
+            };
+            for (kind, tokens) in kinds {
                 if tokens == 0 {
                     continue;
                 }
@@ -85,6 +93,41 @@ impl Bench {
         // Any tokens do; these differ, so that no cache makes the embedding cheaper than it is.
         let token = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32 % vocab as u32;
         let mut speeds = Vec::new();
+        if kind == "texts" {
+            let text = |i: usize| Text::new((0..self.prompt).map(|t| token(i * self.prompt + t)).collect());
+            let texts: Vec<Text> = (0..self.batch as usize).map(text).collect();
+            for repetition in 0..=self.repetitions {
+                let start = Instant::now();
+                no_grad(|| model.embed(&texts)?.to_vec::<f32>().map_err(imaginal_models::Error::from))?;
+                if repetition > 0 {
+                    speeds.push(tokens as f64 / start.elapsed().as_secs_f64());
+                }
+            }
+        } else {
+            self.measure_decoder(model, kind, tokens, &token, &mut speeds)?;
+        }
+        let n = speeds.len() as f64;
+        let mean = speeds.iter().sum::<f64>() / n;
+        let variance = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        Ok(Row {
+            model: name.into(),
+            kind,
+            tokens,
+            depth: self.depth,
+            threads: imaginal_kernels::pool::threads(),
+            tokens_per_second: mean,
+            stddev: variance.sqrt(),
+        })
+    }
+
+    fn measure_decoder(
+        &self,
+        model: &Model,
+        kind: &str,
+        tokens: usize,
+        token: &dyn Fn(usize) -> u32,
+        speeds: &mut Vec<f64>,
+    ) -> Result<(), Failure> {
         let mut state = model.state(1)?;
         no_grad(|| -> Result<(), Failure> {
             for at in (0..self.depth).step_by(512) {
@@ -112,18 +155,6 @@ impl Bench {
                 }
             }
             Ok(())
-        })?;
-        let n = speeds.len() as f64;
-        let mean = speeds.iter().sum::<f64>() / n;
-        let variance = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        Ok(Row {
-            model: name.into(),
-            kind,
-            tokens,
-            depth: self.depth,
-            threads: imaginal_kernels::pool::threads(),
-            tokens_per_second: mean,
-            stddev: variance.sqrt(),
         })
     }
 }

@@ -15,5 +15,6 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod template;
+pub(crate) mod texts;
 pub(crate) mod tokenize;
 pub(crate) mod train;

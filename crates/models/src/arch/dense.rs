@@ -13,7 +13,16 @@ use crate::fields::Key;
 
 /// A block whose result alone is normalised.
 const fn normed_after(block: BlockRow, norm: NormName) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: Some(norm), sum_norm: None, beside: false, mix: None, aside: false, sum_scale: 1.0 }
+    SubLayer {
+        norm: None,
+        block,
+        post_norm: Some(norm),
+        sum_norm: None,
+        beside: false,
+        mix: None,
+        aside: false,
+        sum_scale: 1.0,
+    }
 }
 
 pub(super) const OLMO2: Arch = Arch {
@@ -115,7 +124,16 @@ const COHERE_ATTENTION: AttentionRow = AttentionRow {
 
 /// A block that reads what the one before it has read, through the same norm.
 const fn beside(block: BlockRow) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: None, sum_norm: None, beside: true, mix: None, aside: false, sum_scale: 1.0 }
+    SubLayer {
+        norm: None,
+        block,
+        post_norm: None,
+        sum_norm: None,
+        beside: true,
+        mix: None,
+        aside: false,
+        sum_scale: 1.0,
+    }
 }
 
 pub(super) const COMMAND_R: Arch = Arch {
@@ -286,7 +304,10 @@ pub(super) const GPT2: Arch = Arch {
     tied: true,
     eps: 1e-5,
     context: 1024,
-    embedding: EmbeddingRow { positions: Some(Positions { hf: "transformer.wpe.weight" }), ..EmbeddingRow::PLAIN },
+    embedding: EmbeddingRow {
+        positions: Some(Positions { hf: "transformer.wpe.weight", after_padding: false }),
+        ..EmbeddingRow::PLAIN
+    },
     layer: &[
         SubLayer::new(
             NormName::new("attn_norm", "ln_1"),

@@ -36,6 +36,7 @@ pub(super) const LLAMA: Arch = Arch {
     name: "llama",
     doc: "Llama 1 to 3, Mistral, Mixtral, TinyLlama, SmolLM and others of the same shape",
     gguf: &[],
+    gguf_as: None,
     hf: &[
         HfName { model_type: "llama", class: "LlamaForCausalLM" },
         HfName { model_type: "mistral", class: "MistralForCausalLM" },
@@ -43,6 +44,7 @@ pub(super) const LLAMA: Arch = Arch {
     ],
     outside: Outside::MODEL,
     norm: NormKind::Rms,
+    norm_bias: None,
     norm_less_one: false,
     tied: false,
     eps: 1e-6,
@@ -52,6 +54,7 @@ pub(super) const LLAMA: Arch = Arch {
     layer: &[attention(AttentionRow::LLAMA), SubLayer::new(FFN_NORM, DENSE_OR_MIXTRAL)],
     hf_when: None,
     hf_factors: None,
+    encoder: None,
     variants: &[],
     streams: false,
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -4,6 +4,7 @@
 
 mod deepseek;
 mod dense;
+mod encoder;
 mod gemma;
 mod hybrid;
 mod linear;
@@ -13,10 +14,10 @@ mod moe;
 mod qwen;
 mod recurrent;
 
-use imaginal_nn::NormKind;
+use imaginal_nn::{Activation, NormKind};
 use serde_json::Value as Json;
 
-use crate::blocks::{BlockRow, Reader};
+use crate::blocks::{Bias, BlockRow, Reader};
 use crate::fields::{Fields, Key};
 
 /// A row of [`ARCHS`].
@@ -28,12 +29,16 @@ pub struct Arch {
     pub doc: &'static str,
     /// Other names in GGUF files.
     pub gguf: &'static [&'static str],
+    /// The row as which GGUF files are written, where it is another: that format makes no difference between them.
+    pub gguf_as: Option<&'static str>,
     /// What `config.json` may call it, the name first that is written.
     pub hf: &'static [HfName],
     /// Names outside the layers.
     pub outside: Outside,
     /// The kind of all norms outside the blocks.
     pub norm: NormKind,
+    /// Where norms have no biases: the field of `config.json` that gives them some. In GGUF files the tensors tell.
+    pub norm_bias: Option<&'static str>,
     /// Whether a Hugging Face checkpoint holds the weights of norms less 1 (Gemma).
     pub norm_less_one: bool,
     /// Whether the head is the embedding where `config.json` does not say.
@@ -53,6 +58,8 @@ pub struct Arch {
     /// What a Hugging Face checkpoint has tensors multiplied with when they are used, where that is done when they are loaded
     /// instead, as in GGUF files: the ends of their names, with one factor or one of each part of their rows.
     pub(crate) hf_factors: Option<fn(&Fields) -> HfFactors>,
+    /// For models that read a whole text at once, instead of saying how it goes on: what they can be used for.
+    pub encoder: Option<EncoderRow>,
     /// Other arrangements of a layer, of which the first whose condition holds is taken.
     pub variants: &'static [Variant],
     /// Whether several residual streams go through the layers, which have inputs of their own: AltUp (Gemma 3n).
@@ -115,6 +122,9 @@ impl std::fmt::Debug for Variant {
 pub struct EmbeddingRow {
     /// A vector for each position.
     pub positions: Option<Positions>,
+    /// A vector for each part of a text that is a pair; the name of the table in a Hugging Face checkpoint. Read if the
+    /// model has it (`type_vocab_size`; `token_types.weight`).
+    pub types: Option<&'static str>,
     /// The norm that follows.
     pub norm: Option<NormName>,
 }
@@ -124,6 +134,76 @@ pub struct EmbeddingRow {
 pub struct Positions {
     /// Its name in a Hugging Face checkpoint.
     pub hf: &'static str,
+    /// Whether positions are counted from the id of padding on there, so that the rows up to it are not used.
+    pub after_padding: bool,
+}
+
+/// What an architecture fixes of models that read a whole text at once.
+#[derive(Copy, Clone, Debug)]
+pub struct EncoderRow {
+    /// A head that scores labels (`…ForSequenceClassification`).
+    pub labels: Option<LabelsRow>,
+    /// A head for masked words (`…ForMaskedLM`).
+    pub masked: Option<MaskedRow>,
+    /// Fields of `config.json` of which only one value is computed here.
+    pub fixed: &'static [(&'static str, Fixed)],
+}
+
+/// The value that a field must have, if it is there.
+#[derive(Copy, Clone, Debug)]
+pub enum Fixed {
+    /// This truth value.
+    Flag(bool),
+    /// This string.
+    Text(&'static str),
+    /// None, or `null`.
+    Absent,
+}
+
+/// A head that scores labels.
+#[derive(Copy, Clone, Debug)]
+pub struct LabelsRow {
+    /// Which hidden state of a text it reads.
+    pub pooled: Pooled,
+    /// The layer before the last.
+    pub dense: DenseRow,
+    /// The last layer in a Hugging Face checkpoint.
+    pub output: &'static str,
+}
+
+/// Which hidden state of a text a head reads.
+#[derive(Copy, Clone, Debug)]
+pub enum Pooled {
+    /// That of the first token.
+    First,
+    /// As `classifier_pooling` says: that of the first token, or the mean.
+    Field,
+}
+
+/// A head for masked words.
+#[derive(Copy, Clone, Debug)]
+pub struct MaskedRow {
+    /// The layer before the last.
+    pub dense: DenseRow,
+    /// The last matrix in a Hugging Face checkpoint, if it is not the embedding.
+    pub output: &'static str,
+    /// Its bias, with alternatives.
+    pub output_bias: &'static [&'static str],
+    /// Whether it has one.
+    pub bias: Bias,
+}
+
+/// A layer before the last of a head.
+#[derive(Copy, Clone, Debug)]
+pub struct DenseRow {
+    /// Its name in a Hugging Face checkpoint.
+    pub hf: &'static str,
+    /// Whether it has a bias.
+    pub bias: Bias,
+    /// The field of `config.json` that names the function after it, and the function where that is absent.
+    pub activation: (Option<&'static str>, Activation),
+    /// The norm after that, in a Hugging Face checkpoint.
+    pub norm: Option<&'static str>,
 }
 
 /// Factors between embedding and logits.
@@ -217,7 +297,16 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None, aside: false, sum_scale: 1.0 }
+        SubLayer {
+            norm: Some(norm),
+            block,
+            post_norm: None,
+            sum_norm: None,
+            beside: false,
+            mix: None,
+            aside: false,
+            sum_scale: 1.0,
+        }
     }
 }
 
@@ -237,7 +326,7 @@ impl Outside {
 
 impl EmbeddingRow {
     /// Nothing.
-    pub const PLAIN: EmbeddingRow = EmbeddingRow { positions: None, norm: None };
+    pub const PLAIN: EmbeddingRow = EmbeddingRow { positions: None, types: None, norm: None };
 }
 
 impl Scales {
@@ -317,6 +406,10 @@ pub static ARCHS: &[Arch] = &[
     recurrent::RWKV7,
     recurrent::XLSTM,
     recurrent::MAMBA3,
+    encoder::BERT,
+    encoder::ROBERTA,
+    encoder::MODERN_BERT,
+    encoder::NOMIC_BERT,
 ];
 
 /// The table as a page of Markdown, which `docs/architectures.md` is.

@@ -142,7 +142,7 @@ pub enum Window {
     /// `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` is set; `layer_types` overrides.
     FromLayer,
     /// `sliding_window` in all layers but those whose number leaves the rest `full` after division by `period`;
-    /// `layer_types` or `sliding_window_pattern` (another period, whose last layer is the full one) override.
+    /// `layer_types` or `sliding_window_pattern` (another period, whose last layer is the full one, or the first if `full` is 0) override.
     Pattern {
         /// After how many layers the pattern repeats.
         period: usize,
@@ -160,7 +160,8 @@ const HEAD_DIM: Key = Key::new(&["attention.key_length"], &["head_dim", "attenti
 const VALUE_DIM: Key = Key::new(&["attention.value_length"], &[]);
 const SCALE: Key = Key::new(&["attention.scale"], &[]);
 const WINDOW: Key = Key::new(&["attention.sliding_window"], &["sliding_window", "local_attention"]);
-const PATTERN: Key = Key::new(&["attention.sliding_window_pattern"], &["sliding_window_pattern"]);
+const PATTERN: Key =
+    Key::new(&["attention.sliding_window_pattern"], &["sliding_window_pattern", "global_attn_every_n_layers"]);
 const USE_WINDOW: Key = Key::new(&[], &["use_sliding_window"]);
 const WINDOW_LAYERS: Key = Key::new(&[], &["max_window_layers"]);
 const CHUNK: Key = Key::new(&["attention.chunk_size"], &["attention_chunk_size"]);
@@ -400,7 +401,8 @@ impl AttentionRow {
                 }
                 true => {
                     let period = f.size(&PATTERN, None, 1 << 12);
-                    pattern(period, period - 1)
+                    // The full one is the first or the last.
+                    pattern(period, if full == 0 { 0 } else { period - 1 })
                 }
                 false => pattern(period, full),
             }),

@@ -1,5 +1,5 @@
 use imaginal_files::gguf::Value;
-use imaginal_nn::{Activation, MlpConfig};
+use imaginal_nn::{Activation, MlpConfig, join};
 
 use super::{Bias, Keys, Reader};
 use crate::config::WIDTH;
@@ -172,14 +172,13 @@ impl MlpRow {
         r.layers.iter().map(|&layer| deviations(list[layer])).collect()
     }
 
-
     pub(super) fn tensors(&self, c: &MlpConfig, specs: &mut Specs) {
         self.named(c, "", specs);
     }
 
     /// [`MlpRow::tensors`] with a suffix to the names in GGUF files.
     pub(super) fn named(&self, c: &MlpConfig, suffix: &str, specs: &mut Specs) {
-        let hf = |name: &str| format!("{}.{name}", self.hf);
+        let hf = |name: &str| join(self.hf, name);
         let (inner, hidden) = (c.inner, c.hidden);
         let first = if c.gated { 0 } else { 1 };
         for (i, gguf) in ["ffn_gate", "ffn_up"].into_iter().enumerate().skip(first) {
@@ -244,7 +243,8 @@ fn normal_quantile(p: f64) -> f64 {
 mod tests {
     #[test]
     fn quantiles_are_those_of_tables() {
-        for (p, x) in [(0.5, 0.0), (0.95, 1.6448536269514722), (0.1, -1.2815515655446004), (1e-9, -5.9978070150076865)] {
+        for (p, x) in [(0.5, 0.0), (0.95, 1.6448536269514722), (0.1, -1.2815515655446004), (1e-9, -5.9978070150076865)]
+        {
             assert!((super::normal_quantile(p) - x).abs() < 1e-12, "{p}");
         }
     }

@@ -72,6 +72,7 @@ const THETA: Key = Key::new(
         "rope_parameters.rope_theta",
         "rope_theta",
         "rotary_emb_base",
+        "global_rope_theta",
         "rope_scaling.rope_theta",
         "attn_config.rope_theta",
     ],
@@ -84,6 +85,7 @@ const PARTIAL: Key = Key::new(
         "partial_rotary_factor",
         "rotary_pct",
         "rope_pct",
+        "rotary_emb_fraction",
     ],
 );
 const SCALING: Key = Key::new(&["rope.scaling.type"], names!("rope_type", "type"));

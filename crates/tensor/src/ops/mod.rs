@@ -15,6 +15,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod cumsum;
 pub(crate) mod grouped_linear;
 pub(crate) mod index;
+pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod linear_attention;
 pub(crate) mod matmul;
