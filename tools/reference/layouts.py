@@ -111,6 +111,19 @@ def fp8_blocks(state: Tensors, settings: dict) -> tuple[Tensors, Tensors]:
     return packed, plain
 
 
+def xlstm_fused(state: Tensors, settings: dict) -> tuple[Tensors, Tensors]:
+    """As `weight_mode: fused` has it, which transformers reads but cannot make: its initial values are for `single`."""
+    packed = dict(state)
+    for fused, parts in {"mlstm_layer.qkv_opreact": ["q", "k", "v", "ogate_preact"],
+                         "mlstm_layer.ifgate_preact": ["igate_preact", "fgate_preact"],
+                         "ffn.proj_up_gate_z": ["proj_up_gate", "proj_up"]}.items():
+        module = fused.split(".")[0]
+        for name in [n for n in state if f".{module}.{parts[0]}." in n]:
+            names = [name.replace(f".{parts[0]}.", f".{part}.") for part in parts]
+            packed[name.replace(f"{module}.{parts[0]}", fused)] = torch.cat([packed.pop(n) for n in names])
+    return packed, state
+
+
 FP4 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
 
 

@@ -262,6 +262,19 @@ fn wrong_configurations_are_refused_by_name() {
         ("zamba2", r#"{"num_attention_heads": 5}"#, "num_attention_heads: 5 heads do not divide twice the width"),
         ("zamba2", r#"{"time_step_min": -1}"#, "time_step_min: -1 is not"),
         ("granitehybrid", r#"{"mamba_n_groups": 4}"#, "mamba_n_heads: 48 channels, 6 heads and 4 groups"),
+        ("rwkv6", r#"{"head_size": 7}"#, "head_size: a width of 24 is no whole number of heads of 7"),
+        ("rwkv6", r#"{"head_size_divisor": 4}"#, "head_size_divisor: only 8"),
+        ("rwkv6", r#"{"time_mix_extra_dim": 0}"#, "time_mix_extra_dim: 0 is not"),
+        ("rwkv7", r#"{"norm_bias": false, "norm_first": false}"#, "norm_bias: only true"),
+        ("rwkv7", r#"{"norm_eps": 1e-5}"#, "norm_eps: with heads of 8 only"),
+        ("rwkv7", r#"{"attn": {"layers": [1]}}"#, "attn: layers of attention"),
+        ("rwkv7", r#"{"value_dim": [24, 24, 48]}"#, "value_dim: only the width of the model"),
+        ("xlstm", r#"{"num_heads": 5}"#, "qk_dim_factor: a width of 12 does not divide into 5 heads"),
+        ("xlstm", r#"{"slstm_at": [1]}"#, "slstm_at: layers with a scalar memory"),
+        ("xlstm", r#"{"ffn_proj_factor": -1}"#, "ffn_proj_factor: -1 is not"),
+        ("mamba3", r#"{"attn_layer_idx": [1], "rms_norm": false}"#, "attn_layer_idx: layers of attention"),
+        ("mamba3", r#"{"ssm_cfg": {"headdim": 7}}"#, "ssm_cfg.headdim: 48 channels do not divide"),
+        ("mamba3", r#"{"ssm_cfg": {"headdim": 8, "d_state": 3}}"#, "ssm_cfg.d_state: a state of 3 cannot turn"),
     ] {
         let message = refused(arch, changes);
         assert!(message.contains(expected), "{changes}: {message}");
@@ -379,6 +392,27 @@ fn wrong_tensors_are_refused_all_at_once() {
     );
     let message = result.map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("blk.1.ssm_a") && message.contains("negative"), "{message}");
+}
+
+#[test]
+fn old_files_of_rwkv_have_their_blends_one_by_one() {
+    for (arch, names) in [("rwkv6", &["w", "k", "v", "r", "g"][..]), ("rwkv7", &["r", "w", "k", "v", "a", "g"])] {
+        let split = |list: &mut Vec<(FileTensor, Vec<u8>)>| {
+            let (fused, rest): (Vec<_>, _) = std::mem::take(list).into_iter().partition(|t| t.0.name.contains("fused"));
+            *list = rest;
+            for (entry, bytes) in fused {
+                let one = bytes.len() / names.len();
+                for (name, bytes) in names.iter().zip(bytes.chunks(one)) {
+                    let name = entry.name.replace("fused", name);
+                    list.push((FileTensor { name, shape: vec![one / 4], format: Format::F32 }, bytes.to_vec()));
+                }
+            }
+        };
+        let loaded = altered(arch, |_| {}, split).unwrap();
+        let own = Model::new(&tiny(arch), 1, &Device::Cpu).unwrap();
+        let ids = tokens(20, own.config().vocab(), 3);
+        assert_eq!(logits(&loaded.model, &ids), logits(&own, &ids));
+    }
 }
 
 #[test]

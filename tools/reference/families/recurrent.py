@@ -267,6 +267,8 @@ FAMILIES = {
             "plain": {"_about": "mLSTM with soft-capped gates, multi-head norm, output gate, soft-capped logits"},
             "bias": {"_about": "biases, qk as wide as v, two heads, chunk longer than the text", "use_bias": True,
                      "qk_dim_factor": 1.0, "num_heads": 2, "chunk_size": 64, "_seed": 1},
+            "fused": {"_about": "weight_mode fused, biases", "use_bias": True, "_snap": "xlstm_fused", "_seed": 3,
+                      "_config": {"weight_mode": "fused"}},
         },
     },
     "gemma3n": {
