@@ -209,9 +209,8 @@ impl Config {
             let [rows, cols] = tensor.shape[..] else { return None };
             let bytes = tensor.format.bytes_for(cols).filter(|&bytes| bytes > 0 && cols <= WIDTH)?;
             let mut values = vec![0f32; cols];
-            let mut zero = |row: &[u8]| {
-                tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0)
-            };
+            let mut zero =
+                |row: &[u8]| tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0);
             let empty = tensor.bytes.rchunks_exact(bytes).take_while(|row| zero(row)).count();
             Some(rows.saturating_sub(empty).max(1))
         };

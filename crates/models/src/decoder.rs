@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Linear, Mamba,
-    Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
-    Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Linear,
+    Mamba, Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig,
+    Rwkv6TimeMix, Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -234,7 +234,19 @@ impl Model {
         };
         let head = Linear::from_weight(weight, head_bias.clone());
         let cache = None;
-        Ok(Model { config, device, embedding, positions, embedding_norm, layers, streams, norm, head, head_bias, cache })
+        Ok(Model {
+            config,
+            device,
+            embedding,
+            positions,
+            embedding_norm,
+            layers,
+            streams,
+            norm,
+            head,
+            head_bias,
+            cache,
+        })
     }
 
     /// What the model is.

@@ -137,8 +137,16 @@ impl Loaded {
 }
 
 /// Beginnings of the names of tensors that belong to the other towers of a model with several, or to what predicts further tokens.
-const FOREIGN: &[&str] =
-    &["vision_tower.", "multi_modal_projector.", "visual.", "vision_model.", "audio_tower.", "embed_vision.", "embed_audio.", "mtp."];
+const FOREIGN: &[&str] = &[
+    "vision_tower.",
+    "multi_modal_projector.",
+    "visual.",
+    "vision_model.",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "mtp.",
+];
 
 /// Whether a tensor that the configuration does not have does no harm. Old checkpoints hold tables that are computed, and
 /// some hold the head of a tied model a second time.

@@ -13,7 +13,16 @@ use crate::fields::Key;
 
 /// A block whose result alone is normalised.
 const fn normed_after(block: BlockRow, norm: NormName) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: Some(norm), sum_norm: None, beside: false, mix: None, aside: false, sum_scale: 1.0 }
+    SubLayer {
+        norm: None,
+        block,
+        post_norm: Some(norm),
+        sum_norm: None,
+        beside: false,
+        mix: None,
+        aside: false,
+        sum_scale: 1.0,
+    }
 }
 
 pub(super) const OLMO2: Arch = Arch {
@@ -115,7 +124,16 @@ const COHERE_ATTENTION: AttentionRow = AttentionRow {
 
 /// A block that reads what the one before it has read, through the same norm.
 const fn beside(block: BlockRow) -> SubLayer {
-    SubLayer { norm: None, block, post_norm: None, sum_norm: None, beside: true, mix: None, aside: false, sum_scale: 1.0 }
+    SubLayer {
+        norm: None,
+        block,
+        post_norm: None,
+        sum_norm: None,
+        beside: true,
+        mix: None,
+        aside: false,
+        sum_scale: 1.0,
+    }
 }
 
 pub(super) const COMMAND_R: Arch = Arch {

@@ -62,10 +62,7 @@ pub(super) const GEMMA2: Arch = Arch {
 const LOCAL_ROPE: RopeRow = RopeRow {
     theta: 1e6,
     local: Some((
-        Key::new(
-            &["rope.freq_base_swa"],
-            &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"],
-        ),
+        Key::new(&["rope.freq_base_swa"], &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"]),
         10000.0,
     )),
     ..RopeRow::PLAIN

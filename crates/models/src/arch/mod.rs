@@ -217,7 +217,16 @@ impl NormName {
 impl SubLayer {
     /// A block behind a norm.
     pub const fn new(norm: NormName, block: BlockRow) -> Self {
-        SubLayer { norm: Some(norm), block, post_norm: None, sum_norm: None, beside: false, mix: None, aside: false, sum_scale: 1.0 }
+        SubLayer {
+            norm: Some(norm),
+            block,
+            post_norm: None,
+            sum_norm: None,
+            beside: false,
+            mix: None,
+            aside: false,
+            sum_scale: 1.0,
+        }
     }
 }
 

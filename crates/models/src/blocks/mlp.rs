@@ -172,7 +172,6 @@ impl MlpRow {
         r.layers.iter().map(|&layer| deviations(list[layer])).collect()
     }
 
-
     pub(super) fn tensors(&self, c: &MlpConfig, specs: &mut Specs) {
         self.named(c, "", specs);
     }
@@ -244,7 +243,8 @@ fn normal_quantile(p: f64) -> f64 {
 mod tests {
     #[test]
     fn quantiles_are_those_of_tables() {
-        for (p, x) in [(0.5, 0.0), (0.95, 1.6448536269514722), (0.1, -1.2815515655446004), (1e-9, -5.9978070150076865)] {
+        for (p, x) in [(0.5, 0.0), (0.95, 1.6448536269514722), (0.1, -1.2815515655446004), (1e-9, -5.9978070150076865)]
+        {
             assert!((super::normal_quantile(p) - x).abs() < 1e-12, "{p}");
         }
     }

@@ -4,8 +4,8 @@
 mod attention;
 mod choice;
 mod delta;
-mod lightning;
 mod laurel;
+mod lightning;
 mod mamba;
 mod mamba2;
 mod mamba3;
@@ -16,8 +16,8 @@ mod rope;
 mod rwkv;
 mod shared;
 mod short_conv;
-mod xlstm;
 mod streams;
+mod xlstm;
 
 pub use attention::{AttentionRow, Fused, QkNormRow, Scale, Window};
 pub use choice::Choice;
@@ -41,9 +41,9 @@ pub use xlstm::MlstmRow;
 
 use imaginal_files::gguf::Value;
 use imaginal_nn::{
-    AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LaurelConfig, LightningAttentionConfig, Mamba2Config,
-    Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig, Rwkv7TimeMixConfig,
-    RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
+    AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LaurelConfig, LightningAttentionConfig,
+    Mamba2Config, Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig,
+    Rwkv7TimeMixConfig, RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
 };
 
 use crate::config::Shared;
