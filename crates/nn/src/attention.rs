@@ -397,3 +397,101 @@ impl Module for Attention {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use imaginal_numeric::Format;
+    use imaginal_tensor::Device;
+
+    use super::*;
+    use crate::Fresh;
+
+    const T: usize = 6;
+    const HEADS: usize = 6;
+
+    /// Keys are zero and values tell their position, so that a head's result is its weights.
+    fn biased() -> Attention {
+        let config = AttentionConfig {
+            hidden: T,
+            heads: HEADS,
+            kv_heads: 2,
+            head_dim: T,
+            qkv_bias: false,
+            out_bias: false,
+            qk_norm: None,
+            rope: None,
+            scale: 0.5,
+            softcap: None,
+            sinks: false,
+            causal: true,
+            window: None,
+            chunk: None,
+            clip: None,
+            gated: false,
+            temperature: None,
+            v_norm: None,
+            alibi: true,
+            shared: None,
+        };
+        let attention = Attention::new(&mut Fresh::new(1, &Device::Cpu), "", &config, None).unwrap();
+        let set = |linear: &Linear, rows: usize, cols: usize, value: &dyn Fn(usize, usize) -> f32| {
+            let values = (0..rows * cols).map(|i| value(i / cols, i % cols)).collect();
+            let tensor = Tensor::from_vec(values, [rows, cols], &Device::Cpu).unwrap();
+            linear.weight().master().unwrap().set(tensor);
+        };
+        let (k, v) = attention.kv.as_ref().unwrap();
+        set(k, 2 * T, T, &|_, _| 0.0);
+        set(v, 2 * T, T, &|i, j| f32::from(u8::from(i % T == j)));
+        // The sum over heads, each with a factor of its own.
+        set(&attention.out, T, HEADS * T, &|i, j| if j % T == i { (j / T + 1) as f32 } else { 0.0 });
+        attention
+    }
+
+    #[test]
+    fn linear_biases_are_those_of_each_head() {
+        let attention = biased();
+        let one = (0..T * T).map(|i| f32::from(u8::from(i / T == i % T))).collect();
+        let x = Tensor::from_vec(one, [1, T, T], &Device::Cpu).unwrap();
+        // The slopes of four heads, and between them those of eight.
+        let exponents = [2.0, 4.0, 6.0, 8.0, 1.0, 3.0];
+        let mut want = [0f64; T * T];
+        for (head, exponent) in exponents.iter().enumerate() {
+            for t in 0..T {
+                let weight = |j: usize| (0.5 * f64::exp2(-exponent) * j as f64).exp();
+                let sum: f64 = (0..=t).map(weight).sum();
+                (0..=t).for_each(|j| want[t * T + j] += (head + 1) as f64 * weight(j) / sum);
+            }
+        }
+        let mut state = KvState::new(Format::F32, 1, 2, attention.config.key_dim(), &Device::Cpu).unwrap();
+        let batch = attention.forward(&x, None).unwrap().to_vec::<f32>().unwrap();
+        let mut steps = Vec::new();
+        for t in 0..T {
+            let y = attention.forward(&x.narrow(1, t, 1).unwrap(), Some(&mut state)).unwrap();
+            steps.extend(y.to_vec::<f32>().unwrap());
+        }
+        for got in [batch, steps] {
+            assert!(got.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5), "{got:?} {want:?}");
+        }
+    }
+
+    #[test]
+    fn a_layer_that_borrows_sees_what_its_lender_holds() {
+        let lender = biased();
+        let config = AttentionConfig { shared: Some(0), ..lender.config.clone() };
+        let borrower = Attention { config, kv: None, ..lender.clone() };
+        let values = (0..T * T).map(|i| (i as f32).sin()).collect();
+        let x = Tensor::from_vec(values, [1, T, T], &Device::Cpu).unwrap();
+        let (_, (k, v)) = lender.lend(&x).unwrap();
+        let whole = borrower.borrow(&x, SharedKv::Tensors(&k, &v)).unwrap().to_vec::<f32>().unwrap();
+        let mut state = KvState::new(Format::F32, 1, 2, lender.config.key_dim(), &Device::Cpu).unwrap();
+        assert!(borrower.borrow(&x, SharedKv::State(&state)).is_err());
+        assert!(borrower.forward(&x, None).is_err());
+        let mut steps = Vec::new();
+        for t in 0..T {
+            let x = x.narrow(1, t, 1).unwrap();
+            lender.forward(&x, Some(&mut state)).unwrap();
+            steps.extend(borrower.borrow(&x, SharedKv::State(&state)).unwrap().to_vec::<f32>().unwrap());
+        }
+        assert!(steps.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
