@@ -11,7 +11,7 @@ fn models() -> Vec<Model> {
         let settings = Json::parse("settings", arch.tiny.as_bytes()).unwrap();
         Model::new(&Config::build(arch.name, settings.root()).unwrap(), 9, &Device::Cpu).unwrap()
     };
-    ARCHS.iter().map(build).collect()
+    ARCHS.iter().filter(|a| a.encoder.is_none()).map(build).collect()
 }
 
 fn options(sampler: SamplerOptions, chunk: usize) -> GenerateOptions {

@@ -13,7 +13,7 @@ fn gpu() -> Option<Device> {
 }
 
 fn fresh() -> impl Iterator<Item = Model> {
-    ARCHS.iter().map(|a| {
+    ARCHS.iter().filter(|a| a.encoder.is_none()).map(|a| {
         let settings = Json::parse("settings", a.tiny.as_bytes()).unwrap();
         Model::new(&Config::build(a.name, settings.root()).unwrap(), 1, &Device::Cpu).unwrap()
     })

@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn every_architecture_gets_a_plan_that_its_configuration_accepts() {
-        for arch in imaginal_models::ARCHS {
+        for arch in imaginal_models::ARCHS.iter().filter(|a| a.encoder.is_none()) {
             for bytes in [1_000, 1_000_000, 10_000_000, 1_000_000_000] {
                 let plan =
                     Plan::new(&TrainOptions { arch: arch.name.into(), ..options() }, 300, bytes, bytes / 3).unwrap();

@@ -273,35 +273,45 @@ impl Tokenizer {
         }
         let mut first = inner.encode_fast(text, false).map_err(failed)?;
         let mut second = second.map(|second| inner.encode_fast(second, false)).transpose().map_err(failed)?;
-        let whole = first.len() + second.as_ref().map_or(0, |s| s.len());
-        let mut left = most - added;
+        let (of_first, of_second) = shares(first.len(), second.as_ref().map_or(0, |s| s.len()), most - added);
+        let mut cut = first.len() - of_first;
+        first.truncate(of_first, 0, TruncationDirection::Right);
         if let Some(second) = &mut second {
-            let half = left / 2;
-            let of_first = if second.len() <= half { left - second.len() } else { first.len().min(left - half) };
-            second.truncate((left - of_first.min(first.len())).min(second.len()), 0, TruncationDirection::Right);
+            cut += second.len() - of_second;
+            second.truncate(of_second, 0, TruncationDirection::Right);
             second.set_type_ids(vec![1; second.len()]);
-            left = of_first;
         }
-        first.truncate(left.min(first.len()), 0, TruncationDirection::Right);
-        let cut = whole - first.len() - second.as_ref().map_or(0, |s| s.len());
         let both = inner.post_process(first, second, true).map_err(failed)?;
         Ok(Parts { ids: both.get_ids().to_vec(), types: both.get_type_ids().to_vec(), cut })
     }
 
     /// The same for tokenizers that add a beginning and an end here.
     fn encode_alone(&self, text: &str, second: Option<&str>, most: usize) -> Result<Parts> {
-        if second.is_some() {
-            let problem = "the file does not say how two texts are joined; use the Hugging Face directory of the model";
-            return Err(self.origin.tokenizer("text", problem));
+        let Specials { bos, eos, separator, add_bos, add_eos, .. } = self.specials;
+        let (start, end) = (bos.filter(|_| add_bos), eos.filter(|_| add_eos));
+        // BERT has one token between the texts of a pair, RoBERTa two.
+        let between: Vec<u32> = match (self.family, separator) {
+            _ if second.is_none() => Vec::new(),
+            (Family::WordPiece, Some(separator)) => vec![separator],
+            (_, Some(separator)) => end.into_iter().chain([separator]).collect(),
+            (_, None) => {
+                let problem = "the file has no token between two texts; use the Hugging Face directory of the model";
+                return Err(self.origin.tokenizer("text", problem));
+            }
+        };
+        let added = usize::from(start.is_some()) + usize::from(end.is_some()) + between.len();
+        if most <= added {
+            return Err(self.origin.tokenizer("text", format!("a limit of {most} tokens leaves no place for a text")));
         }
-        let mut ids = self.encode(text, true)?;
-        let cut = ids.len().saturating_sub(most);
-        if cut > 0 {
-            let end = self.specials.eos.filter(|_| self.specials.add_eos);
-            ids.truncate(most - usize::from(end.is_some()).min(most));
-            ids.extend(end);
-        }
-        Ok(Parts { types: vec![0; ids.len()], ids, cut })
+        let first = self.encode(text, false)?;
+        let second = second.map_or(Ok(Vec::new()), |second| self.encode(second, false))?;
+        let (of_first, of_second) = shares(first.len(), second.len(), most - added);
+        let mut ids: Vec<u32> = start.into_iter().chain(first[..of_first].iter().copied()).chain(between).collect();
+        let part = u32::from(self.family == Family::WordPiece && !second.is_empty());
+        let mut types = vec![0; ids.len()];
+        ids.extend(second[..of_second].iter().copied().chain(end));
+        types.resize(ids.len(), part);
+        Ok(Parts { ids, types, cut: first.len() + second.len() - of_first - of_second })
     }
 
     /// The text of ids. Bytes that are not UTF-8 (a character cut in two) become `\u{fffd}`; with `skip_special`,
@@ -437,6 +447,13 @@ impl Tokenizer {
     pub fn path(&self) -> &Path {
         self.origin.path()
     }
+}
+
+/// How many tokens of two texts fit among `most`: of the longer one fewer.
+fn shares(first: usize, second: usize, most: usize) -> (usize, usize) {
+    let half = most / 2;
+    let of_second = if first <= most - half { second.min(most - first.min(most)) } else { second.min(half) };
+    (first.min(most - of_second), of_second)
 }
 
 const NO_VOCABULARY: &str = "the model has no vocabulary; give it ids instead of text";
