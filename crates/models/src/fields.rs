@@ -307,8 +307,8 @@ impl<'a> Fields<'a> {
     pub fn strings(&self, key: &Key) -> Option<Vec<String>> {
         let (name, list) = self.list(key).filter(|_| self.is_gguf())?;
         let text = |x: Found| if let Found::Text(x) = x { Some(x) } else { None };
-        let texts = list.into_iter().map(text).collect();
-        if texts == None {
+        let texts: Option<Vec<String>> = list.into_iter().map(text).collect();
+        if texts.is_none() {
             self.problem(name, "not a list of strings");
         }
         texts

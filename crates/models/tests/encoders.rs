@@ -149,7 +149,8 @@ fn fresh_encoders_have_the_tensors_of_the_table_and_go_through_files() {
         let mut has = Vec::new();
         model.slots("", &mut |name, _| has.push(name));
         let mut named: Vec<String> = model.config().tensors().into_iter().map(|t| t.name).collect();
-        (has.sort(), named.sort());
+        has.sort();
+        named.sort();
         assert_eq!(has, named, "{}", model.config().arch().name);
         let Ok(bytes) = model.to_gguf(None, &SaveOptions::default()) else {
             assert!(matches!(model.config().head(), HeadConfig::Masked(_)));
