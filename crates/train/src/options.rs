@@ -311,6 +311,13 @@ impl Plan {
                     set("mamba_n_groups", json!(1));
                     set("state_size", json!(options.state.unwrap_or(64)));
                 }
+                // Widths of this block are rounded up to multiples of 64.
+                BlockRow::Mlstm(_) => {
+                    set("num_heads", json!(4));
+                }
+                BlockRow::Mamba3(_) => {
+                    set("pad_vocab_size_multiple", json!(1));
+                }
                 // What is particular to the others is as in the tiny model.
                 _ => {}
             }
@@ -363,6 +370,10 @@ fn tiny_settings(row: &Arch, layers: usize) -> Map<String, Value> {
             }
             _ => {}
         }
+    }
+    // A fresh model of few layers has nothing to gain from keys and values that they share.
+    if let Some(shared) = settings.get_mut("num_kv_shared_layers") {
+        *shared = json!(0);
     }
     settings
 }
