@@ -1,18 +1,19 @@
 use std::sync::Arc;
 
 use imaginal_nn::{
-    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, KvState, Laurel, LightningAttention, Mamba,
-    Mamba2, Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Recurrent, Rope, RopeConfig, Rwkv6TimeMix,
-    Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
+    Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, Laurel, LightningAttention, Mamba, Mamba2,
+    Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Rope, RopeConfig, Rwkv6TimeMix, Rwkv7TimeMix,
+    RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
 
 use crate::arch::{NormName, SubLayer as SubLayerRow};
+use crate::block::{Block, NamedNorm, Pass};
 use crate::blocks::BlockConfig;
 use crate::config::Mix;
 use crate::heads::{Head, HeadConfig, Labels, Masked, Output};
-use crate::state::{BlockState, Memory, ModelState};
+use crate::state::{Memory, ModelState};
 use crate::streams::Streams;
 use crate::{Config, Error, Result};
 
@@ -55,68 +56,6 @@ struct SubLayer {
     sum_scale: f64,
     /// The number of the block, counted over all layers, whose keys and values it has.
     shared: Option<usize>,
-}
-
-#[derive(Debug)]
-struct NamedNorm {
-    name: &'static str,
-    norm: Norm,
-}
-
-impl NamedNorm {
-    /// `norm` of `x`; without one, `x` itself.
-    fn apply(norm: &Option<NamedNorm>, x: Tensor) -> imaginal_nn::Result<Tensor> {
-        match norm {
-            Some(n) => n.norm.forward(&x),
-            None => Ok(x),
-        }
-    }
-
-    fn slots(norm: &Option<NamedNorm>, prefix: &str, visit: &mut dyn FnMut(String, Slot<'_>)) {
-        if let Some(n) = norm {
-            n.norm.slots(&join(prefix, n.name), visit);
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Block {
-    Attention(Attention),
-    Mla(Mla),
-    Mlp(Mlp),
-    Moe(Moe),
-    Laurel(Laurel),
-    Recurrent(Box<dyn Recurrent>),
-    Rwkv7(Rwkv7TimeMix),
-    Shared(SharedBlock),
-    Nothing,
-}
-
-/// What blocks see besides the residual stream within one pass through the model.
-struct Pass {
-    /// The embeddings of the tokens (Zamba 2).
-    embedded: Tensor,
-    /// The values of the first layer (RWKV-7), which it hands on.
-    values: Option<Tensor>,
-}
-
-impl Block {
-    fn forward(&self, x: &Tensor, state: Option<&mut BlockState>, pass: &mut Pass) -> imaginal_nn::Result<Tensor> {
-        match (self, state) {
-            (Block::Rwkv7(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s), &mut pass.values),
-            (Block::Rwkv7(b), None) => b.forward(x, None, &mut pass.values),
-            (Block::Recurrent(b), Some(BlockState::Recurrent(s))) => b.forward(x, Some(s)),
-            (Block::Mla(b), Some(BlockState::Kv(s))) => b.forward(x, Some(s)),
-            (Block::Mla(b), None) => b.forward(x, None),
-            (Block::Recurrent(b), None) => b.forward(x, None),
-            (Block::Shared(b), Some(BlockState::Kv(s))) => b.forward(x, &pass.embedded, Some(s)),
-            (Block::Shared(b), None) => b.forward(x, &pass.embedded, None),
-            (Block::Mlp(b), None | Some(BlockState::None)) => b.forward(x),
-            (Block::Moe(b), None | Some(BlockState::None)) => b.forward(x),
-            (Block::Laurel(b), None | Some(BlockState::None)) => b.forward(x),
-            _ => Err(imaginal_nn::Error::argument("forward", "the state was made for another model")),
-        }
-    }
 }
 
 /// Fresh models larger than this are surely a mistake in the settings.
@@ -299,21 +238,7 @@ impl Model {
             .iter()
             .flatten()
             .zip(self.config.layers().iter().flatten())
-            .map(|(sub, config)| match (&sub.block, config) {
-                (Block::Recurrent(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
-                (Block::Rwkv7(b), _) => Ok(BlockState::Recurrent(b.state(batch))),
-                (Block::Attention(_), BlockConfig::Attention(c)) if c.shared.is_none() => {
-                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.key_dim(), &self.device)?))
-                }
-                (Block::Shared(_), BlockConfig::Shared(c)) => {
-                    Ok(BlockState::Kv(KvState::new(format, batch, c.kv_heads, c.head_dim, &self.device)?))
-                }
-                (Block::Mla(_), BlockConfig::Mla(c)) => {
-                    let (row, rank) = (c.kv_rank + c.turned_dim, c.kv_rank);
-                    Ok(BlockState::Kv(KvState::latent(format, batch, row, rank, &self.device)?))
-                }
-                _ => Ok(BlockState::None),
-            })
+            .map(|(sub, config)| Ok(sub.block.state(config, format, batch, &self.device)?))
             .collect::<Result<_>>()?;
         Ok(ModelState { batch, len: 0, blocks })
     }
@@ -373,11 +298,7 @@ impl Model {
             Some(_) => Some(self.positions_of(start..start + ids.dim(1)?)?),
             None => None,
         };
-        let mut x = self.stream(ids, positions.as_ref(), None, None, state)?;
-        if rows == Rows::Last {
-            let t = x.dim(1)?;
-            x = x.narrow(1, t - 1, 1)?;
-        }
+        let x = self.stream(ids, positions.as_ref(), None, None, state, rows)?;
         let x = self.final_norm(x)?;
         let (logits, scales) = match &self.head {
             Head::Language(head) => (head.forward(&x)?, self.config.scales()),
@@ -409,7 +330,7 @@ impl Model {
         self.layers.iter().flatten().all(packs)
     }
 
-    /// The residual stream `[b, t, hidden]` after the last layer, before the final norm. `positions` and `types`
+    /// The residual stream `[b, t, hidden]` after the last layer, before the final norm, in these rows. `positions` and `types`
     /// (u32 `[1, t]`) are used by models that have tables of them; without types all are 0. With `lengths` the tokens
     /// are several texts one after another.
     pub(crate) fn stream(
@@ -419,6 +340,7 @@ impl Model {
         types: Option<&Tensor>,
         lengths: Option<&[usize]>,
         state: Option<&mut ModelState>,
+        rows: Rows,
     ) -> Result<Tensor> {
         let lenders = self.layers.iter().flatten().filter_map(|sub| sub.shared).collect();
         let mut memory = Memory::new(state.map(|s| &mut s.blocks[..]), lenders);
@@ -480,10 +402,14 @@ impl Model {
                 flow.leave(i, &x)?;
             }
         }
-        if let Some(flow) = flow {
-            x = flow.end()?;
-        }
-        Ok(x)
+        let wanted = |x: &Tensor| match rows {
+            Rows::All => Ok(x.clone()),
+            Rows::Last => x.narrow(1, x.dim(1)? - 1, 1),
+        };
+        Ok(match flow {
+            Some(flow) => flow.end(wanted)?,
+            None => wanted(&x)?,
+        })
     }
 
     /// The numbers of positions, `[1, t]`.
@@ -580,66 +506,12 @@ impl Module for Model {
             }
             for sub in layer {
                 NamedNorm::slots(&sub.norm, &prefix, visit);
-                match &sub.block {
-                    Block::Attention(b) => b.slots(&prefix, visit),
-                    Block::Mla(b) => b.slots(&prefix, visit),
-                    Block::Mlp(b) => b.slots(&prefix, visit),
-                    Block::Moe(b) => b.slots(&prefix, visit),
-                    Block::Laurel(b) => b.slots(&prefix, visit),
-                    Block::Recurrent(b) => b.slots(&prefix, visit),
-                    Block::Rwkv7(b) => b.slots(&prefix, visit),
-                    Block::Shared(b) => b.slots(&prefix, visit),
-                    Block::Nothing => {}
-                }
+                sub.block.slots(&prefix, visit);
                 NamedNorm::slots(&sub.post_norm, &prefix, visit);
                 NamedNorm::slots(&sub.sum_norm, &prefix, visit);
             }
         }
         NamedNorm::slots(&self.norm, prefix, visit);
         self.head.slots(prefix, visit);
-    }
-}
-
-/// What generating needs of a model; tests can fake it.
-pub trait LanguageModel {
-    /// Its memory.
-    type State: State;
-
-    /// Number of tokens it knows.
-    fn vocab(&self) -> usize;
-
-    /// How many tokens it was made for; `None` if there is no end.
-    fn context(&self) -> Option<usize>;
-
-    /// An empty state for one sequence.
-    ///
-    /// # Errors
-    /// It does not fit in memory.
-    fn state(&self) -> Result<Self::State>;
-
-    /// Feeds `tokens` (at least one) and returns the logits of the token after the last.
-    ///
-    /// # Errors
-    /// A token that is not in the vocabulary, or a failing device; the state is then what it was.
-    fn next(&self, tokens: &[u32], state: &mut Self::State) -> Result<Vec<f32>>;
-}
-
-impl LanguageModel for Model {
-    type State = ModelState;
-
-    fn vocab(&self) -> usize {
-        self.config.vocab()
-    }
-
-    fn context(&self) -> Option<usize> {
-        self.config.has_attention().then_some(self.config.context())
-    }
-
-    fn state(&self) -> Result<ModelState> {
-        Model::state(self, 1)
-    }
-
-    fn next(&self, tokens: &[u32], state: &mut ModelState) -> Result<Vec<f32>> {
-        Ok(self.forward(&Model::ids(tokens)?, Some(state), Rows::Last)?.to_vec()?)
     }
 }

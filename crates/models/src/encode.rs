@@ -3,7 +3,7 @@
 use imaginal_tensor::{Tensor, no_grad};
 
 use crate::heads::Head;
-use crate::{Error, HeadConfig, Loaded, Model, Result};
+use crate::{Error, HeadConfig, Loaded, Model, Result, Rows};
 
 /// A text as tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Model {
             false => None,
         };
         let lengths = self.packs().then_some(&lengths[..]);
-        let x = self.stream(&ids, Some(&positions), types.as_ref(), lengths, None)?;
+        let x = self.stream(&ids, Some(&positions), types.as_ref(), lengths, None, Rows::All)?;
         Ok(self.final_norm(x)?.squeeze(0)?)
     }
 

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod arch;
+mod block;
 pub mod blocks;
 mod config;
 mod decoder;
@@ -23,6 +24,7 @@ mod encode;
 mod error;
 mod fields;
 mod heads;
+mod language;
 mod load;
 pub mod morph;
 mod pooling;
@@ -35,12 +37,13 @@ mod tensors;
 pub use arch::{ARCHS, Arch};
 pub use blocks::{BlockConfig, BlockRow};
 pub use config::{Config, Mix, ModelScales};
-pub use decoder::{LanguageModel, Model, Rows};
+pub use decoder::{Model, Rows};
 pub use encode::Text;
 pub use error::{Error, Problem, Result};
 pub use fields::Key;
 pub use heads::{DenseConfig, HeadConfig, LabelsConfig, MaskedConfig};
 pub use imaginal_nn::State;
+pub use language::LanguageModel;
 pub use load::{LoadOptions, Loaded};
 pub use pooling::{Pooling, PoolingKind};
 pub use save::SaveOptions;

@@ -76,8 +76,8 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// One stream again, `[b, t, hidden]`.
-    pub fn end(self) -> Result<Tensor> {
-        self.streams.ends.merge(&self.all)
+    /// One stream again, `[b, t, hidden]`, of the tokens that are wanted.
+    pub fn end(self, wanted: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        self.streams.ends.merge(&wanted(&self.all)?)
     }
 }
