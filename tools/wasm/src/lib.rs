@@ -45,7 +45,7 @@ fn take(address: usize, len: usize) -> Result<Vec<u8>, String> {
 
 fn text(model: Vec<u8>, prompt: Vec<u8>, max_tokens: usize) -> Result<String, Box<dyn std::error::Error>> {
     let prompt = String::from_utf8(prompt).map_err(|e| format!("the prompt is not UTF-8: {e}"))?;
-    let Loaded { model, tokenizer } = Loaded::from_gguf_bytes("model", Bytes::from(model), &Device::Cpu)?;
+    let Loaded { model, tokenizer, .. } = Loaded::from_gguf_bytes("model", Bytes::from(model), &Device::Cpu)?;
     let tokenizer = tokenizer.ok_or("the model has no tokenizer; give one whose GGUF file holds it")?;
     let ids = encode_prompt(&tokenizer, &prompt)?;
     let sampler = SamplerOptions::greedy();
