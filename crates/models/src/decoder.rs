@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use imaginal_nn::{
     Attention, Embedding, Fresh, GatedDeltaNet, Init, KimiDeltaAttention, Laurel, LightningAttention, Mamba, Mamba2,
-    Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Rope, RopeConfig, Rwkv6TimeMix, Rwkv7TimeMix,
-    RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, join,
+    Mamba3, Mla, Mlp, Mlstm, Module, Moe, Norm, NormKind, Param, Rope, RopeConfig, RopeScaling, Rwkv6TimeMix,
+    Rwkv7TimeMix, RwkvChannelMix, SharedBlock, ShortConv, Slot, Source, State, join,
 };
 use imaginal_numeric::Format;
 use imaginal_tensor::{DType, Device, Tensor, no_grad};
@@ -13,7 +13,7 @@ use crate::block::{Block, NamedNorm, Pass};
 use crate::blocks::BlockConfig;
 use crate::config::Mix;
 use crate::heads::{Head, HeadConfig, Labels, Masked, Output};
-use crate::state::{Memory, ModelState};
+use crate::state::{Memory, ModelState, Turning};
 use crate::streams::Streams;
 use crate::{Config, Error, Result};
 
@@ -240,14 +240,21 @@ impl Model {
             .zip(self.config.layers().iter().flatten())
             .map(|(sub, config)| Ok(sub.block.state(config, format, batch, &self.device)?))
             .collect::<Result<_>>()?;
-        Ok(ModelState { batch, len: 0, blocks })
+        let long = |c: &BlockConfig| match c.rope()?.scaling {
+            RopeScaling::Long { original, .. } => Some(original),
+            _ => None,
+        };
+        let turn = self.config.layers().iter().flatten().filter_map(long).min();
+        let turning = turn.map(|at| Turning { at, seen: Vec::new() });
+        Ok(ModelState { batch, len: 0, blocks, turning })
     }
 
     /// Logits `[b, t, vocab]` (`[b, 1, vocab]` for [`Rows::Last`]) of the token that follows each of `ids` (u32
     /// `[b, t]`).
     ///
     /// With a state the tokens stand after those it has seen, and it grows by them; no gradients are recorded then.
-    /// Without one they stand at the beginning. When it fails, the state is what it was.
+    /// Without one they stand at the beginning. When it fails, the state is what it was. Where LongRoPE turns to the
+    /// factors of long texts, the tokens that a state has seen are computed again with them.
     ///
     /// # Errors
     /// [`Error::Token`] for an id beyond the vocabulary; no tokens, or a state of another batch or model; a model that has
@@ -262,7 +269,8 @@ impl Model {
         if ids.dtype() != DType::U32 {
             return Err(Error::Argument(format!("token ids are {}, not u32", ids.dtype())));
         }
-        self.check_tokens(&ids.to_vec::<u32>()?, t)?;
+        let tokens = ids.to_vec::<u32>()?;
+        self.check_tokens(&tokens, t)?;
         let ids = ids.to_device(&self.device)?;
         let Some(state) = state else { return self.run(&ids, None, rows) };
         if state.batch != batch || state.blocks.len() != self.layers.iter().map(Vec::len).sum::<usize>() {
@@ -271,10 +279,22 @@ impl Model {
                 state.batch
             )));
         }
+        if let Some(seen) = state.to_run_again(t) {
+            let (again, before) = (Tensor::from_vec(seen, [batch, state.len], &self.device)?, state.len);
+            let ids = Tensor::cat(&[&again, &ids], 1)?;
+            let mut new = state.clone();
+            new.rewind(0)?;
+            let logits = self.forward(&ids, Some(&mut new), rows)?;
+            *state = new;
+            return Ok(match rows {
+                Rows::All => logits.narrow(1, before, t)?,
+                Rows::Last => logits,
+            });
+        }
         let before = state.before();
         match no_grad(|| self.run(&ids, Some(state), rows)) {
             Ok(logits) => {
-                state.len += t;
+                state.grow(&tokens);
                 Ok(logits)
             }
             Err(error) => {

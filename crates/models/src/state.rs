@@ -18,6 +18,18 @@ pub struct ModelState {
     pub(crate) batch: usize,
     pub(crate) len: usize,
     pub(crate) blocks: Vec<BlockState>,
+    /// Of models whose positions turn otherwise in long texts.
+    pub(crate) turning: Option<Turning>,
+}
+
+/// What LongRoPE needs to know of a text: its factors are others once it is longer than the model's original context, and
+/// what was remembered until then holds no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Turning {
+    /// The last length that has the factors of short texts.
+    pub at: usize,
+    /// The tokens so far, those of all sequences side by side `[len, batch]`; none of a text longer than that.
+    pub seen: Vec<u32>,
 }
 
 /// Runs `$e` on the state of a block that has one.
@@ -34,7 +46,7 @@ macro_rules! on {
 type Result<T> = std::result::Result<T, TensorError>;
 
 /// Marks the beginning of saved bytes.
-const MAGIC: &[u8; 8] = b"IMGSTAT2";
+const MAGIC: &[u8; 8] = b"IMGSTAT3";
 
 impl ModelState {
     /// How many sequences it holds side by side.
@@ -49,6 +61,27 @@ impl ModelState {
             _ => BlockState::None,
         };
         self.blocks.iter().map(keep).collect()
+    }
+
+    /// If `t` tokens more make the text a long one: those before them, to be computed again, `[batch, len]`.
+    pub(crate) fn to_run_again(&self, t: usize) -> Option<Vec<u32>> {
+        let turning = self.turning.as_ref()?;
+        let crosses = (1..=turning.at).contains(&self.len) && self.len + t > turning.at;
+        let sequence = |b| turning.seen.iter().skip(b).step_by(self.batch);
+        crosses.then(|| (0..self.batch).flat_map(sequence).copied().collect())
+    }
+
+    /// Counts tokens `[batch, t]` that its blocks have seen.
+    pub(crate) fn grow(&mut self, ids: &[u32]) {
+        let t = ids.len() / self.batch;
+        self.len += t;
+        match &mut self.turning {
+            Some(turning) if self.len <= turning.at => {
+                turning.seen.extend((0..t).flat_map(|i| ids.iter().skip(i).step_by(t)));
+            }
+            Some(turning) => turning.seen.clear(),
+            None => {}
+        }
     }
 
     pub(crate) fn take_back(&mut self, before: Vec<BlockState>) {
@@ -71,6 +104,12 @@ impl State for ModelState {
 
     fn rewind_point(&self, n: usize) -> usize {
         let mut at = n.min(self.len);
+        if let Some(turning) = &self.turning
+            && at <= turning.at
+            && turning.at < self.len
+        {
+            return 0;
+        }
         // Each block can go back to points of its own; the answer is the highest that all of them have.
         loop {
             let lowest = self.blocks.iter().map(|b| on!(b, s => s.rewind_point(at), at)).min().unwrap_or(at);
@@ -93,6 +132,9 @@ impl State for ModelState {
             on!(block, s => s.rewind(n)?, ());
         }
         self.len = n;
+        if let Some(turning) = &mut self.turning {
+            turning.seen.truncate(n * self.batch);
+        }
         Ok(())
     }
 
@@ -104,9 +146,11 @@ impl State for ModelState {
 
     fn save(&self, out: &mut Vec<u8>) -> Result<()> {
         out.extend(MAGIC);
-        for x in [self.batch, self.len, self.blocks.len()] {
+        let seen = self.turning.as_ref().map_or(&[][..], |turning| &turning.seen);
+        for x in [self.batch, self.len, self.blocks.len(), seen.len()] {
             out.extend((x as u64).to_le_bytes());
         }
+        out.extend(seen.iter().flat_map(|id| id.to_le_bytes()));
         for block in &self.blocks {
             on!(block, s => s.save(out)?, ());
         }
@@ -122,11 +166,23 @@ impl State for ModelState {
             rest = tail;
             Ok::<u64, TensorError>(u64::from_le_bytes(*head))
         };
-        let (batch, len, blocks) = (number()?, number()?, number()?);
+        let (batch, len, blocks, seen) = (number()?, number()?, number()?, number()?);
         if batch != self.batch as u64 || blocks != self.blocks.len() as u64 {
             return Err(damaged("another batch or number of blocks"));
         }
         let mut new = self.clone();
+        let wanted = match &self.turning {
+            Some(turning) if len <= turning.at as u64 => len.saturating_mul(batch),
+            _ => 0,
+        };
+        let size = usize::try_from(seen).ok().and_then(|seen| seen.checked_mul(4)).filter(|_| seen == wanted);
+        let (tokens, tail) = size
+            .ok_or_else(|| damaged("another number of tokens"))
+            .and_then(|size| rest.split_at_checked(size).ok_or_else(|| damaged("it ends early")))?;
+        rest = tail;
+        if let Some(turning) = &mut new.turning {
+            turning.seen = tokens.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        }
         for block in &mut new.blocks {
             let block_len = on!(block, s => { s.restore(&mut rest)?; s.len() as u64 }, len);
             if block_len != len {

@@ -3,7 +3,7 @@
 #![cfg(feature = "gpu")]
 
 use imaginal_files::Json;
-use imaginal_models::{ARCHS, Config, LoadOptions, Loaded, Model, Rows, SaveOptions};
+use imaginal_models::{ARCHS, Config, LoadOptions, Loaded, Model, Rows, SaveOptions, Text};
 use imaginal_nn::Rng;
 use imaginal_numeric::Format;
 use imaginal_tensor::{AdamW, Device, Tensor, no_grad};
@@ -75,11 +75,22 @@ fn models_from_files_agree() {
     for path in paths {
         let all = |device: &Device| {
             let options = LoadOptions { device: device.clone(), ..LoadOptions::default() };
-            let model = Loaded::open(&path, &options).unwrap_or_else(|e| panic!("{e}")).model;
+            let model = match Loaded::open(&path, &options) {
+                Ok(loaded) => loaded.model,
+                Err(e) if e.to_string().contains("no kernel unpacks") => return None,
+                Err(e) => panic!("{e}"),
+            };
             let seen = tokens(16, model.config().vocab(), 7);
-            values(&no_grad(|| model.forward(&Model::ids(&seen).unwrap(), None, Rows::All)).unwrap())
+            let read = || match model.config().arch().encoder {
+                Some(_) => model.hidden(&[Text::new(seen[..3].to_vec()), Text::new(seen[3..].to_vec())]),
+                None => model.forward(&Model::ids(&seen).unwrap(), None, Rows::All),
+            };
+            Some(values(&no_grad(read).unwrap()))
         };
-        close(&path.display().to_string(), &all(&device), &all(&Device::Cpu), 1e-4);
+        match all(&device) {
+            Some(got) => close(&path.display().to_string(), &got, &all(&Device::Cpu).unwrap(), 1e-4),
+            None => assert!(path.ends_with("gpt_oss-mxfp4"), "{} does not load", path.display()),
+        }
     }
 }
 
@@ -102,9 +113,10 @@ fn packed_models_agree() {
 #[test]
 fn a_training_step_agrees() {
     let Some(device) = gpu() else { return };
-    for cpu in fresh() {
+    for fresh in fresh() {
+        // Both as files have them: a table of Gemma 3n gets rows there.
+        let (cpu, there) = (moved(&fresh, &Device::Cpu), moved(&fresh, &device));
         let name = cpu.config().arch().name;
-        let there = moved(&cpu, &device);
         let vocab = cpu.config().vocab();
         let step = |m: &Model| {
             let ids = Tensor::from_vec(tokens(24, vocab, 3), [2, 12], m.device()).unwrap();

@@ -4,6 +4,8 @@
 //! * one few-row (or few-column) operand against one whose depth is contiguous: dot products that stream the large operand
 //!   once, straight from where it lies;
 //! * few rows against a row-major operand: the rows of the large operand are streamed and added up;
+//! * some more rows against one whose depth is contiguous: the rows are packed, the large operand is read from where it
+//!   lies;
 //! * everything else: both operands are packed into panels and go through a register-tiled micro-kernel, blocked for the
 //!   caches.
 //!
@@ -19,6 +21,7 @@ pub(crate) mod few;
 mod micro;
 mod pack;
 mod plan;
+mod straight;
 #[cfg(test)]
 mod tests;
 
@@ -187,6 +190,9 @@ pub fn gemm_with(
         few::dots(isa, threads, weights, rows.1, k, few::Few { data: x.0, stride: x.1, rows: rows.0 }, &out);
     } else if m <= few::FEW_AXPY && b.cs == 1 && b.rs > 0 {
         few::axpys(isa, threads, m, n, k, a, b, c, c_rs, accumulate);
+    } else if b.rs == 1 && b.cs >= k && m <= straight::MOST_ROWS && m * k <= straight::MOST_ELEMENTS && n >= m {
+        let out = few::Out { data: pool::SharedMut::new(c), row: c_rs, col: 1, add: accumulate };
+        straight::run(isa, threads, m, n, k, a, b, &out);
     } else {
         run(isa, threads, m, n, k, a, Right::Floats(b), c, c_rs, accumulate);
     }

@@ -42,8 +42,8 @@ pub use xlstm::MlstmRow;
 use imaginal_files::gguf::Value;
 use imaginal_nn::{
     AttentionConfig, GatedDeltaNetConfig, KimiDeltaAttentionConfig, LaurelConfig, LightningAttentionConfig,
-    Mamba2Config, Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, Rwkv6TimeMixConfig,
-    Rwkv7TimeMixConfig, RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
+    Mamba2Config, Mamba3Config, MambaConfig, MlaConfig, MlpConfig, MlstmConfig, MoeConfig, RopeConfig,
+    Rwkv6TimeMixConfig, Rwkv7TimeMixConfig, RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
 };
 
 use crate::config::Shared;
@@ -133,6 +133,18 @@ pub enum BlockConfig {
     Nothing,
     /// A learned residual.
     Laurel(LaurelConfig),
+}
+
+impl BlockConfig {
+    /// How it turns keys by their positions.
+    pub(crate) fn rope(&self) -> Option<&RopeConfig> {
+        match self {
+            BlockConfig::Attention(c) => c.rope.as_ref(),
+            BlockConfig::Mla(c) => c.rope.as_ref(),
+            BlockConfig::Shared(c) => c.rope.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// Whether tensors are forbidden, required or optional.

@@ -197,10 +197,7 @@ impl Config {
             let (shape, values) = (vec![values.len()], Some(values.to_vec()));
             Extra { name: name.to_owned(), shape, values }
         };
-        let rope = self.layers.iter().flatten().find_map(|b| match b {
-            BlockConfig::Attention(c) => c.rope.as_ref(),
-            _ => None,
-        });
+        let rope = self.layers.iter().flatten().find_map(BlockConfig::rope);
         match rope.map(|rope| &rope.scaling) {
             Some(RopeScaling::Factors(factors)) => extras.push(vector("rope_freqs.weight", factors)),
             Some(RopeScaling::Long { short, long, .. }) => {

@@ -454,9 +454,7 @@ fn packed_weights() {
 fn what_has_no_kernel_says_so() {
     let Some(device) = gpu() else { return };
     let x = floats(&[3, 4]).to_device(&device).unwrap();
-    let e = x.cumsum(1).unwrap_err().to_string();
-    assert_eq!(e, "cumsum: no kernel for f32 on gpu");
-    assert!(x.topk(1, 2).unwrap_err().to_string().contains("no kernel for f32 on gpu"));
+    assert_eq!(x.topk(1, 2).unwrap_err().to_string(), "topk: no kernel for f32 on gpu");
     let whole = of(&[1u32, 2], &[2]).to_device(&device).unwrap();
     assert_eq!(whole.exp().unwrap_err().to_string(), "exp: no kernel for u32 on gpu");
     assert!(x.as_slice::<f32>().is_err());

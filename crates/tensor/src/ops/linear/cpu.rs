@@ -1,5 +1,6 @@
-use imaginal_kernels::{MatRef, gemm};
+use imaginal_kernels::{MatRef, gemm, pool};
 
+use crate::ops::common::per_task;
 use crate::{Result, Tensor};
 
 /// A matrix as the kernels take it, whatever its strides. The caller has checked that it has two dimensions.
@@ -28,7 +29,9 @@ pub(super) fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<T
         }
         if let Some(b) = &bias {
             let b = b.as_slice::<f32>()?;
-            out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(b));
+            pool::parallel_chunks(out, per_task(m, n) * n, &|_, rows| {
+                rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(b));
+            });
         }
         gemm(m, n, k, mat(&x2)?, mat(&wt)?, out, n, bias.is_some());
         Ok(())
