@@ -8,7 +8,7 @@ use imaginal_numeric::Format;
 #[cfg(target_arch = "x86_64")]
 use crate::amx::Rows;
 use crate::gemm::few::{self, Few, Kind, Out, Weights};
-use crate::gemm::{FEW, MatRef, Right, run};
+use crate::gemm::{FEW, MatRef, Right, dots, run};
 use crate::isa::{Isa, isa};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
@@ -130,8 +130,7 @@ pub fn matmul_packed_with(
                 let count = rows.min(n - t * rows);
                 with_buffer(Slot::Rows, rows * k, |buffer| {
                     decode_rows(isa, format, w, row_bytes, t * rows..t * rows + count, 0..k, buffer);
-                    let floats = Weights::floats(&buffer[..count * k], k);
-                    few::dots_at(isa, floats, t * rows, count, k, x, &out);
+                    dots::run(isa, 1, &buffer[..count * k], k, count, k, x, &out.from(t * rows));
                 });
             };
             if threads > 1 { pool::parallel(n.div_ceil(rows), &task) } else { (0..n.div_ceil(rows)).for_each(task) }

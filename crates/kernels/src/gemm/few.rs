@@ -57,15 +57,6 @@ pub(crate) struct Weights<'a> {
     pub row_bytes: usize,
 }
 
-impl<'a> Weights<'a> {
-    /// f32 rows `stride` elements apart.
-    pub(crate) fn floats(data: &'a [f32], stride: usize) -> Self {
-        // SAFETY: the same memory; any byte is a valid u8. (The kernels need no alignment.)
-        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
-        Self { kind: Kind::F32, bytes, row_bytes: stride * size_of::<f32>() }
-    }
-}
-
 /// The few rows: `rows` of them, `stride` elements apart, their depth contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Few<'a> {
@@ -80,6 +71,13 @@ pub(crate) struct Out<'a> {
     pub row: usize,
     pub col: usize,
     pub add: bool,
+}
+
+impl Out<'_> {
+    /// The results of weight rows from `first` on.
+    pub fn from(&self, first: usize) -> Out<'_> {
+        Out { data: self.data.part(first * self.col), ..*self }
+    }
 }
 
 /// Decodes [`STEP`] elements of a row into registers: the first `STEP / LANES` vectors of the result.
@@ -148,13 +146,6 @@ pub(crate) fn dots(isa: Isa, threads: usize, w: Weights<'_>, n: usize, k: usize,
     let rows = (64 * 1024 / row.max(1)).max(n.div_ceil(8 * threads)).next_multiple_of(8).min(n);
     let task = |t: usize| dot_rows(isa, w, t * rows, rows.min(n - t * rows), k, few, out);
     if threads > 1 { pool::parallel(n.div_ceil(rows), &task) } else { (0..n.div_ceil(rows)).for_each(task) }
-}
-
-/// The dot products of all `n` rows of `w`, which are rows `first..first + n` of the whole matrix, on this thread.
-pub(crate) fn dots_at(isa: Isa, w: Weights<'_>, first: usize, n: usize, k: usize, few: Few<'_>, out: &Out<'_>) {
-    check(w, n, k, few);
-    let shifted = Out { data: out.data.part(first * out.col), row: out.row, col: out.col, add: out.add };
-    dot_rows(isa, w, 0, n, k, few, &shifted);
 }
 
 /// Panics unless weights and few rows lie in their slices. Returns the bytes of a row of weights.

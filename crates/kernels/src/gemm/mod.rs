@@ -4,8 +4,6 @@
 //! * one few-row (or few-column) operand against one whose depth is contiguous: dot products that stream the large operand
 //!   once, straight from where it lies;
 //! * few rows against a row-major operand: the rows of the large operand are streamed and added up;
-//! * some more rows against one whose depth is contiguous: the rows are packed, the large operand is read from where it
-//!   lies;
 //! * everything else: both operands are packed into panels and go through a register-tiled micro-kernel, blocked for the
 //!   caches.
 //!
@@ -16,12 +14,12 @@
 //! **Error.** Each element is within `(k + 2)·ε·Σ|a||b|` of the exact value, ε = 2⁻²⁴ in f32 (Higham, *Accuracy and
 //! Stability of Numerical Algorithms*, §3.1); usually far closer.
 
+pub(crate) mod dots;
 mod double;
 pub(crate) mod few;
 mod micro;
 mod pack;
 mod plan;
-mod straight;
 #[cfg(test)]
 mod tests;
 
@@ -176,8 +174,8 @@ pub fn gemm_with(
         return;
     }
     let threads = if m.saturating_mul(n).saturating_mul(k) < SERIAL { 1 } else { pool::threads_here() };
-    let few_rows = m <= FEW && a.cs == 1 && b.rs == 1 && b.cs > 0;
-    let few_cols = n <= FEW && b.rs == 1 && a.cs == 1 && a.rs > 0;
+    let few_rows = m <= dots::MOST && a.cs == 1 && b.rs == 1 && b.cs > 0;
+    let few_cols = n <= dots::MOST && b.rs == 1 && a.cs == 1 && a.rs > 0;
     if k >= few::MIN_DEPTH && (few_rows || few_cols) {
         // The same dot products either way; only c is walked differently.
         let (rows, x, w, out_row, out_col) = if few_rows {
@@ -185,14 +183,10 @@ pub fn gemm_with(
         } else {
             ((n, m), (b.data, b.cs), (a.data, a.rs), 1, c_rs)
         };
-        let weights = few::Weights::floats(w.0, w.1);
         let out = few::Out { data: pool::SharedMut::new(c), row: out_row, col: out_col, add: accumulate };
-        few::dots(isa, threads, weights, rows.1, k, few::Few { data: x.0, stride: x.1, rows: rows.0 }, &out);
+        dots::run(isa, threads, w.0, w.1, rows.1, k, few::Few { data: x.0, stride: x.1, rows: rows.0 }, &out);
     } else if m <= few::FEW_AXPY && b.cs == 1 && b.rs > 0 {
         few::axpys(isa, threads, m, n, k, a, b, c, c_rs, accumulate);
-    } else if b.rs == 1 && b.cs >= k && m <= straight::MOST_ROWS && m * k <= straight::MOST_ELEMENTS && n >= m {
-        let out = few::Out { data: pool::SharedMut::new(c), row: c_rs, col: 1, add: accumulate };
-        straight::run(isa, threads, m, n, k, a, b, &out);
     } else {
         run(isa, threads, m, n, k, a, Right::Floats(b), c, c_rs, accumulate);
     }

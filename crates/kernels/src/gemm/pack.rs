@@ -113,6 +113,9 @@ unsafe fn copy_steps<S: Simd, const V: usize>(
     }
 }
 
+/// Elements of a row that are fetched before they are transposed: two cache lines.
+const AHEAD: usize = 32;
+
 /// Packs lanes `g..g + LANES` of a panel whose depth lies side by side in memory, four steps at a time. Returns how many
 /// steps it did: all but the last few, for the reason given at [`copy`].
 #[inline(always)]
@@ -138,6 +141,10 @@ fn transpose<S: Simd>(
     let mut to = panel[g..].as_mut_ptr();
     let mut p = 0;
     while p + 3 + beyond < depth {
+        if p.is_multiple_of(16) {
+            // So many rows at a time are too many for the hardware to foresee.
+            rows[..S::LANES].iter().for_each(|row| prefetch(row.wrapping_add(p + AHEAD)));
+        }
         // SAFETY: steps below depth of the panel's lanes lie in `base`; the stores end `beyond` steps later, in the panel.
         unsafe {
             let columns = s.transpose4(rows.map(|r| r.add(p)));

@@ -173,22 +173,22 @@ fn operands_out_of_bounds_are_refused() {
 fn a_row_does_not_depend_on_its_neighbours() {
     let (n, k) = (77, 1000);
     for isa in available() {
-        for (b_rs, b_cs) in [(1, k), (n, 1)] {
-            let (a, b) = (numbers(70 * k, 4), numbers(n * k, 5));
+        for (b_rs, b_cs, few) in [(1, k, dots::MOST), (n, 1, few::FEW_AXPY)] {
+            let (a, b) = (numbers(90 * k, 4), numbers(n * k, 5));
             let product = |first: usize, m: usize| {
                 let mut c = vec![0.0; m * n];
                 let b = MatRef { data: &b, rs: b_rs, cs: b_cs };
                 gemm_with(isa, m, n, k, MatRef::row_major(&a[first * k..], k), b, &mut c, n, false);
                 c
             };
-            for range in [9..61usize, 1..5] {
+            for range in [few + 1..61, 1..few + 1] {
                 let first = product(2, range.start);
                 for m in range {
                     let c = product(2, m);
                     assert_eq!(first[..n], c[..n], "{isa}: row 0 of {m}");
-                    if m > 10 {
+                    if m > few + 2 {
                         // The same row at another place.
-                        assert_eq!(c[2 * n..3 * n], product(4, 9)[..n], "{isa}: row 2 of {m}");
+                        assert_eq!(c[2 * n..3 * n], product(4, few + 1)[..n], "{isa}: row 2 of {m}");
                     }
                 }
             }
