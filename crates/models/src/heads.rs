@@ -66,12 +66,8 @@ const MASKED: &str = "mlm";
 
 impl HeadConfig {
     /// The head of a model of this row. `shape` is that of a tensor of a GGUF file.
-    pub(crate) fn read(
-        row: Option<&EncoderRow>,
-        r: &Reader,
-        norm: NormKind,
-        shape: &dyn Fn(&str) -> Option<Vec<usize>>,
-    ) -> HeadConfig {
+    pub(crate) fn read(row: Option<&EncoderRow>, r: &Reader, norm: NormKind) -> HeadConfig {
+        let shape = r.tensors.shape;
         let Some(row) = row else { return HeadConfig::Language };
         let f = r.f;
         check_fixed(f, row.fixed);

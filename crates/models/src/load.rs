@@ -9,6 +9,7 @@ use imaginal_numeric::half::f8_e4m3_to_f32;
 use imaginal_tensor::{Bytes, DType, Device, Error as TensorError, Packed, Tensor};
 
 use crate::arch::Outside;
+use crate::blocks::Tensors;
 use crate::pooling::Pooling;
 use crate::tensors::{Arrange, Map, Piece, Stored, TensorSpec};
 use crate::{Config, Error, Model, Problem, Result, recognise};
@@ -59,13 +60,14 @@ impl Loaded {
             let all = weights.as_ref().ok()?.tensors();
             all.iter().find(|t| t.name == name).map(|t| t.shape.clone())
         };
-        let (config, weights) = match Config::from_hf_beside(json.root(), json.path(), &shape) {
-            Err(Error::Architecture { name, .. }) => {
-                let weights = weights?;
-                (recognise::from_hf(json.root(), json.path(), &weights, &name)?, weights)
-            }
-            config => (config?, weights?),
-        };
+        let (config, weights) =
+            match Config::from_hf_beside(json.root(), json.path(), Tensors { shape: &shape, values: None }) {
+                Err(Error::Architecture { name, .. }) => {
+                    let weights = weights?;
+                    (recognise::from_hf(json.root(), json.path(), &weights, &name)?, weights)
+                }
+                config => (config?, weights?),
+            };
         let config = config.with_pooling(Pooling::from_dir(path)?);
         let tokenizer = Tokenizer::in_directory(path)?;
         Loaded::from_safetensors(config, &weights, tokenizer, &options.device)

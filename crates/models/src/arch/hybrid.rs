@@ -66,7 +66,7 @@ fn kinds(r: &Reader) -> Vec<usize> {
         let kind = |((&layer, attention), inner): ((&usize, usize), usize)| match (attention, inner) {
             (1, _) => 2,
             (_, 0) => 0,
-            _ if (r.present)(layer, "ffn_gate_inp.weight") => 3,
+            _ if r.shape(layer, "ffn_gate_inp.weight").is_some() => 3,
             _ => 1,
         };
         return r.layers.iter().zip(by_kv_heads(r)).zip(inner).map(kind).collect();

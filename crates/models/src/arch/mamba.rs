@@ -93,7 +93,9 @@ pub(super) const JAMBA: Arch = Arch {
             NormName::new("ffn_norm", "pre_ff_layernorm"),
             BlockRow::Choice(Choice {
                 pick: |r| match r.f.is_gguf() {
-                    true => r.layers.iter().map(|&i| usize::from((r.present)(i, "ffn_gate_inp.weight"))).collect(),
+                    true => {
+                        r.layers.iter().map(|&i| usize::from(r.shape(i, "ffn_gate_inp.weight").is_some())).collect()
+                    }
                     false if r.f.size(&EXPERTS, Some(16), 1 << 12) > 1 => periodic(r, EXPERTS_EACH, [2, 1]),
                     false => vec![0; r.layers.len()],
                 },

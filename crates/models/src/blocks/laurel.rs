@@ -12,7 +12,7 @@ const USUAL_RANK: usize = 64;
 pub(super) fn read(r: &Reader) -> LaurelConfig {
     let hidden = r.shared.hidden;
     // No field of a GGUF file says it.
-    let rows = |layer: &usize| Some((r.floats)(&format!("blk.{layer}.laurel_l.weight"))?.len() / hidden.max(1));
+    let rows = |layer: &usize| Some(r.tensors.floats(&format!("blk.{layer}.laurel_l.weight"))?.len() / hidden.max(1));
     let rank = match r.layers.first().filter(|_| r.f.is_gguf()).and_then(rows) {
         Some(rank) => rank.max(1),
         None => r.f.size(&RANK, Some(USUAL_RANK), WIDTH),

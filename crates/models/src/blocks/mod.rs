@@ -12,6 +12,7 @@ mod mamba3;
 mod mla;
 mod mlp;
 mod moe;
+mod reader;
 mod rope;
 mod rwkv;
 mod shared;
@@ -31,6 +32,7 @@ pub use mla::MlaRow;
 pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
 pub(crate) use moe::{EXPERTS, after_leading, by_interleave, by_step, if_any, is_softmax};
+pub(crate) use reader::{Reader, Tensors};
 pub use rope::{RopeRow, Turned};
 pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
 pub(crate) use shared::SHARED_LAYERS;
@@ -46,8 +48,6 @@ use imaginal_nn::{
     Rwkv6TimeMixConfig, Rwkv7TimeMixConfig, RwkvChannelMixConfig, SharedBlockConfig, ShortConvConfig,
 };
 
-use crate::config::Shared;
-use crate::fields::{Fields, Key};
 use crate::tensors::Specs;
 
 /// What an architecture fixes of one of its blocks.
@@ -158,58 +158,6 @@ pub enum Bias {
     Optional(&'static [&'static str]),
     /// The same, but true if the field is absent.
     Usually(&'static [&'static str]),
-}
-
-/// What a block is read from: a file's fields and tensors, for some of its layers.
-#[derive(Copy, Clone)]
-pub(crate) struct Reader<'a> {
-    pub f: &'a Fields<'a>,
-    pub shared: &'a Shared,
-    /// Whether a GGUF file has a tensor of a layer.
-    pub present: &'a dyn Fn(usize, &str) -> bool,
-    /// The values of a small tensor of a GGUF file.
-    pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
-    /// The shape of a tensor of a layer of a Hugging Face checkpoint, where it lies beside its `config.json`.
-    pub shape: &'a dyn Fn(usize, &str) -> Option<Vec<usize>>,
-    /// How many rows a matrix of a GGUF file has before those at its end that are zero; at least 1.
-    pub rows: &'a dyn Fn(&str) -> Option<usize>,
-    /// The numbers of the layers that have the block.
-    pub layers: &'a [usize],
-}
-
-impl Reader<'_> {
-    /// Whether a GGUF file has this tensor in the first of the layers.
-    pub fn present(&self, tensor: &str) -> bool {
-        self.layers.first().is_some_and(|&layer| (self.present)(layer, tensor))
-    }
-
-    /// Whether there are biases; `tensor` is one of them.
-    pub fn bias(&self, bias: Bias, tensor: &str) -> bool {
-        match bias {
-            Bias::Never => false,
-            Bias::Always => true,
-            Bias::Optional(_) | Bias::Usually(_) if self.f.is_gguf() => self.present(tensor),
-            Bias::Optional(names) => self.f.flag(&Key::new(&[], names), false),
-            Bias::Usually(names) => self.f.flag(&Key::new(&[], names), true),
-        }
-    }
-
-    /// One value for each of the layers, from one for each of the model's.
-    pub fn pick<T: Copy>(&self, all: &[T]) -> Vec<T> {
-        self.layers.iter().map(|&layer| all[layer]).collect()
-    }
-
-    /// [`Fields::per_layer`] for these layers, from 1 on. Layers with other blocks may have 0.
-    pub fn counts(&self, key: &Key, default: Option<usize>, most: usize) -> Vec<usize> {
-        if !self.f.is_list(key) {
-            return vec![self.f.size(key, default, most); self.layers.len()];
-        }
-        let counts = self.pick(&self.f.per_layer(key, default, 0, most, self.shared.layers));
-        if counts.contains(&0) {
-            self.f.problem(self.f.name(key), format!("0 is not a whole number from 1 to {most}"));
-        }
-        counts.into_iter().map(|count| count.max(1)).collect()
-    }
 }
 
 /// Metadata under construction.

@@ -174,7 +174,7 @@ fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
     let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
     let original = || f.size(&ORIGINAL, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
     if f.is_gguf() {
-        let list = |name: &str| (r.floats)(name).inspect(|list| check_factors(r, name, list, dims));
+        let list = |name: &str| r.tensors.floats(name).inspect(|list| check_factors(r, name, list, dims));
         if let (Some(short), Some(long)) = (list("rope_factors_short.weight"), list("rope_factors_long.weight")) {
             let amplitude = f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3);
             return RopeScaling::Long { short, long, original: original(), amplitude };

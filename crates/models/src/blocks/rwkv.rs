@@ -105,7 +105,7 @@ impl Rwkv6Row {
         }
         // `config.json` does not tell the ranks; the authors' code has two of each, by the width.
         let rank = |key: &Key, tensor: &str, parts: usize, usual: usize| {
-            let shape = (r.shape)(0, &format!("{}.{tensor}", self.hf));
+            let shape = r.shape(0, &format!("{}.{tensor}", self.hf));
             let found = shape.and_then(|shape| Some(shape.last()? / parts)).filter(|rank| (1..=WIDTH).contains(rank));
             let usual = if hidden >= 4096 { 2 * usual } else { usual };
             f.size(key, (!f.is_gguf()).then(|| found.unwrap_or(usual)), WIDTH)
@@ -176,7 +176,7 @@ impl Rwkv7Row {
         // Where `config.json` does not say, the tensors do; fresh models have what the paper recommends.
         let rank = |key: &Key, tensor: &str, exponent: f64, factor: f64| {
             let last = r.shared.layers - 1;
-            let shape = (r.shape)(last, &format!("{}.{tensor}_lora.lora.0.weight", self.hf));
+            let shape = r.shape(last, &format!("{}.{tensor}_lora.lora.0.weight", self.hf));
             let found = shape.and_then(|shape| shape.first().copied()).filter(|rank| (1..=WIDTH).contains(rank));
             let usual = || 32 * ((hidden as f64).powf(exponent) * factor / 32.0).round().max(1.0) as usize;
             f.size(key, (!f.is_gguf()).then(|| found.unwrap_or_else(usual)), WIDTH)

@@ -47,7 +47,7 @@ impl StreamsConfig {
                 width,
                 // The table of GGUF files has a row for each token, of zeros where the original has none.
                 vocab: match f.is_gguf() {
-                    true => (r.rows)(TABLE).filter(|&rows| rows <= vocab).unwrap_or(vocab),
+                    true => r.tensors.rows(TABLE).filter(|&rows| rows <= vocab).unwrap_or(vocab),
                     false => f.size(&INPUT_VOCAB, Some(vocab), MOST_TOKENS).min(vocab),
                 },
                 activation: ACTIVATION.read(r),

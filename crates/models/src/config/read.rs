@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::{Config, LONGEST, Mix, ModelScales, Shared, TIED, WIDTH, eps_key};
 use crate::arch::{Arch, Factor};
-use crate::blocks::{Reader, StreamsConfig};
+use crate::blocks::{Reader, StreamsConfig, Tensors};
 use crate::fields::{Fields, Key, Source};
 use crate::heads::HeadConfig;
 use crate::pooling::{Pooling, PoolingKind};
@@ -39,14 +39,6 @@ const POOLING: Key = Key::new(&["pooling_type"], &[]);
 const PADDING: Key = Key::new(&[], &["pad_token_id"]);
 const MOST_TYPES: usize = 1 << 16;
 
-type Present<'a> = &'a dyn Fn(usize, &str) -> bool;
-type Floats<'a> = &'a dyn Fn(&str) -> Option<Vec<f32>>;
-/// How many rows a matrix has before those at its end that are zero.
-type Rows<'a> = &'a dyn Fn(&str) -> Option<usize>;
-type Shape<'a> = &'a dyn Fn(usize, &str) -> Option<Vec<usize>>;
-/// The shape of a tensor of a GGUF file by its whole name.
-type Whole<'a> = &'a dyn Fn(&str) -> Option<Vec<usize>>;
-
 impl Config {
     /// The configuration of a fresh model. `settings` are the fields of a `config.json`, of which only those without a
     /// default are needed: `hidden_size`, `num_hidden_layers`, `vocab_size`, and what the blocks ask for.
@@ -56,7 +48,7 @@ impl Config {
     pub fn build(arch: &str, settings: &Json) -> Result<Config> {
         let path = Path::new("settings");
         let row = Arch::by_name(arch).ok_or_else(|| unknown(path, "architecture", arch))?;
-        Ok(Config::of_hf(row, settings, path, &|_| None)?.in_gguf_order())
+        Ok(Config::of_hf(row, settings, path, Tensors::NONE)?.in_gguf_order())
     }
 
     /// The configuration in a `config.json`.
@@ -64,15 +56,11 @@ impl Config {
     /// # Errors
     /// [`Error::Architecture`] or [`Error::Config`].
     pub fn from_hf(json: &Json, path: &Path) -> Result<Config> {
-        Config::from_hf_beside(json, path, &|_| None)
+        Config::from_hf_beside(json, path, Tensors::NONE)
     }
 
-    /// [`Config::from_hf`] with the shapes of the tensors beside it by their names, which say what some fail to.
-    pub(crate) fn from_hf_beside(
-        json: &Json,
-        path: &Path,
-        shapes: &dyn Fn(&str) -> Option<Vec<usize>>,
-    ) -> Result<Config> {
+    /// [`Config::from_hf`] with the tensors beside it.
+    pub(crate) fn from_hf_beside(json: &Json, path: &Path, tensors: Tensors) -> Result<Config> {
         // A model with several towers has the language model's fields in an object of their own.
         let inner = ["text_config", "llm_config", "language_config"].iter().find_map(|key| json.get(key)?.as_object());
         if let Some(inner) = inner {
@@ -85,7 +73,7 @@ impl Config {
             {
                 all.entry(key.clone()).or_insert_with(|| value.clone());
             }
-            return Config::from_hf_beside(&Json::Object(all), path, shapes);
+            return Config::from_hf_beside(&Json::Object(all), path, tensors);
         }
         let class = || json.get("architectures").and_then(|a| a.get(0)).and_then(Json::as_str);
         // What is saved by `mamba_ssm` has neither.
@@ -96,16 +84,11 @@ impl Config {
             return Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] });
         };
         let row = Arch::by_hf(name, json).ok_or_else(|| unknown(path, "model_type", name))?;
-        Config::of_hf(row, json, path, shapes)
+        Config::of_hf(row, json, path, tensors)
     }
 
     /// The configuration in a `config.json`, read as that of this row.
-    pub(crate) fn of_hf(
-        arch: &'static Arch,
-        json: &Json,
-        path: &Path,
-        shapes: &dyn Fn(&str) -> Option<Vec<usize>>,
-    ) -> Result<Config> {
+    pub(crate) fn of_hf(arch: &'static Arch, json: &Json, path: &Path, tensors: Tensors) -> Result<Config> {
         let fields = Fields::new(Source::Hf(json), path);
         let fp8_blocks = quantization(&fields);
         let tied = fields.flag(&TIED, arch.tied);
@@ -113,9 +96,7 @@ impl Config {
         if fields.has_hf("ssm_cfg") {
             vocab = vocab.next_multiple_of(fields.size(&PADDED, Some(8), MOST_TOKENS));
         }
-        let shape = |layer: usize, name: &str| shapes(&format!("{}.{layer}.{name}", arch.outside.layers));
-        let config =
-            Config::assemble(arch, fields, vocab, tied, (&|_, _| false, &|_| None, &|_| None, &shape, &|_| None))?;
+        let config = Config::assemble(arch, fields, vocab, tied, tensors)?;
         Ok(Config { fp8_blocks, ..config })
     }
 
@@ -136,39 +117,17 @@ impl Config {
     pub(crate) fn of_gguf(arch: &'static Arch, gguf: &Gguf, name: &str) -> Result<Config> {
         let (metadata, path): (&Metadata, &Path) = (gguf.metadata(), gguf.path());
         let fields = Fields::new(Source::Gguf(metadata, name), path);
-        let floats = |name: &str| {
-            let tensor = gguf.find(name).filter(|t| t.elem_count() <= WIDTH)?;
-            let mut values = vec![0f32; tensor.elem_count()];
-            tensor.format.decode(&tensor.bytes, &mut values).ok()?;
-            Some(values)
-        };
-        let nonzero = |name: &str| {
-            let tensor = gguf.find(name)?;
-            let [rows, cols] = tensor.shape[..] else { return None };
-            let bytes = tensor.format.bytes_for(cols).filter(|&bytes| bytes > 0 && cols <= WIDTH)?;
-            let mut values = vec![0f32; cols];
-            let mut zero =
-                |row: &[u8]| tensor.format.decode(row, &mut values).is_ok() && values.iter().all(|&x| x == 0.0);
-            let empty = tensor.bytes.rchunks_exact(bytes).take_while(|row| zero(row)).count();
-            Some(rows.saturating_sub(empty).max(1))
-        };
         let rows = gguf.find("token_embd.weight").and_then(|t| t.shape.first().copied());
         let vocab = fields.size(&VOCAB, rows, MOST_TOKENS);
         let tied = gguf.find("output.weight").is_none();
-        let present = |layer: usize, tensor: &str| gguf.find(&format!("blk.{layer}.{tensor}")).is_some();
-        let whole = |name: &str| gguf.find(name).map(|t| t.shape.clone());
-        let config = Config::assemble(arch, fields, vocab, tied, (&present, &floats, &nonzero, &|_, _| None, &whole))?;
+        let shape = |name: &str| gguf.find(name).map(|t| t.shape.clone());
+        let tensors = Tensors { shape: &shape, values: Some(gguf) };
+        let config = Config::assemble(arch, fields, vocab, tied, tensors)?;
         let name = metadata.get_as::<String>("general.name")?;
         Ok(Config { name, ..config })
     }
 
-    fn assemble(
-        arch: &'static Arch,
-        fields: Fields,
-        vocab: usize,
-        tied: bool,
-        (present, floats, rows, shape, whole): (Present, Floats, Rows, Shape, Whole),
-    ) -> Result<Config> {
+    fn assemble(arch: &'static Arch, fields: Fields, vocab: usize, tied: bool, tensors: Tensors) -> Result<Config> {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
         let predictors = fields.size_from(&PREDICTORS, Some(0), 0, MOST_LAYERS);
@@ -215,7 +174,8 @@ impl Config {
             },
         };
         let all: Vec<usize> = (0..shared.layers).collect();
-        let reader = Reader { f: &fields, shared: &shared, present, floats, rows, shape, layers: &all };
+        let prefix = if gguf { "blk" } else { arch.outside.layers };
+        let reader = Reader { f: &fields, shared: &shared, tensors, prefix, layers: &all };
         let variant = arch.variants.iter().find(|v| (v.when)(&reader));
         let layout = variant.map_or(arch.layer, |v| v.layer);
         let mut layers = vec![Vec::new(); shared.layers];
@@ -230,17 +190,17 @@ impl Config {
         }
         let streams = arch.streams.then(|| StreamsConfig::read(&reader, vocab));
         let norm_bias = match arch.norm_bias {
-            Some(_) if gguf => whole("token_embd_norm.bias").is_some(),
+            Some(_) if gguf => (tensors.shape)("token_embd_norm.bias").is_some(),
             Some(field) => fields.hf_flag(field, false),
             None => false,
         };
         let norm = if norm_bias { NormKind::Layer } else { arch.norm };
         let types = match arch.embedding.types {
-            Some(_) if gguf => whole("token_types.weight").and_then(|s| s.first().copied()).unwrap_or(0),
+            Some(_) if gguf => (tensors.shape)("token_types.weight").and_then(|s| s.first().copied()).unwrap_or(0),
             Some(_) => fields.size_from(&TYPES, Some(2), 0, MOST_TYPES),
             None => 0,
         };
-        let head = HeadConfig::read(arch.encoder.as_ref(), &reader, norm, whole);
+        let head = HeadConfig::read(arch.encoder.as_ref(), &reader, norm);
         let tied = tied || matches!(head, HeadConfig::None | HeadConfig::Labels(_));
         let pooling = fields.has(&POOLING).then(|| fields.size_from(&POOLING, None, 0, 16));
         // Vectors of GGUF files are normalised, since they cannot say that they are not.
