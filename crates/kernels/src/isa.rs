@@ -58,6 +58,8 @@ pub enum Isa {
     Neon,
     /// [`Isa::Neon`] with dot products of bytes.
     Dotprod,
+    /// [`Isa::Dotprod`] with products of small matrices of bytes.
+    I8mm,
 }
 
 impl Isa {
@@ -71,6 +73,7 @@ impl Isa {
             Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 
@@ -83,7 +86,7 @@ impl Isa {
     pub(crate) fn lanes(self) -> usize {
         match self.usable() {
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => 16,
-            Isa::Avx2 | Isa::Scalar | Isa::Neon | Isa::Dotprod => 8,
+            Isa::Avx2 | Isa::Scalar | Isa::Neon | Isa::Dotprod | Isa::I8mm => 8,
         }
     }
 
@@ -96,7 +99,7 @@ impl Isa {
     pub(crate) fn in_f32(self) -> Isa {
         match self {
             Isa::Avx512Vnni | Isa::Amx => Isa::Avx512,
-            Isa::Dotprod => Isa::Neon,
+            Isa::Dotprod | Isa::I8mm => Isa::Neon,
             other => other,
         }
     }
@@ -105,7 +108,7 @@ impl Isa {
         match self {
             Isa::Scalar => true,
             Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => cfg!(target_arch = "x86_64"),
-            Isa::Neon | Isa::Dotprod => cfg!(target_arch = "aarch64"),
+            Isa::Neon | Isa::Dotprod | Isa::I8mm => cfg!(target_arch = "aarch64"),
         }
     }
 }
@@ -116,7 +119,8 @@ impl std::fmt::Display for Isa {
     }
 }
 
-const ALL: [Isa; 7] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx, Isa::Neon, Isa::Dotprod];
+const ALL: [Isa; 8] =
+    [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx, Isa::Neon, Isa::Dotprod, Isa::I8mm];
 
 /// The sets that a CPU of this architecture may have, weakest first.
 fn of_this_architecture() -> impl Iterator<Item = Isa> {
@@ -135,7 +139,7 @@ pub struct Choice {
 }
 
 /// The instruction set that kernels use, decided on the first call: the best that the CPU has, or what the environment
-/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `amx`; on aarch64 `scalar`, `neon`, `dotprod`) says
+/// variable `IMAGINAL_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `amx`; on aarch64 `scalar`, `neon`, `dotprod`, `i8mm`) says
 /// if the CPU has that.
 pub fn choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
@@ -201,7 +205,11 @@ fn detect() -> Isa {
 
 #[cfg(target_arch = "aarch64")]
 fn detect() -> Isa {
-    if std::arch::is_aarch64_feature_detected!("dotprod") { Isa::Dotprod } else { Isa::Neon }
+    match (std::arch::is_aarch64_feature_detected!("dotprod"), std::arch::is_aarch64_feature_detected!("i8mm")) {
+        (true, true) => Isa::I8mm,
+        (true, false) => Isa::Dotprod,
+        _ => Isa::Neon,
+    }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -251,7 +259,7 @@ macro_rules! simd_fn {
                 // SAFETY: as above.
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                $crate::isa::Isa::Neon | $crate::isa::Isa::Dotprod => body($crate::isa::NeonToken $(, $arg)*),
+                $crate::isa::Isa::Neon | $crate::isa::Isa::Dotprod | $crate::isa::Isa::I8mm => body($crate::isa::NeonToken $(, $arg)*),
                 _ => body($crate::simd::ScalarToken $(, $arg)*),
             }
         }

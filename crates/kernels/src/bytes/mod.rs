@@ -207,7 +207,7 @@ fn kernel(isa: Isa, format: Format) -> Option<Kernel> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => avx2::kernel(format),
         #[cfg(target_arch = "aarch64")]
-        Isa::Dotprod => neon::with_dot_products(format),
+        Isa::Dotprod | Isa::I8mm => neon::with_dot_products(format),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::without(format),
         _ => None,

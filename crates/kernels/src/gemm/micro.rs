@@ -42,7 +42,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &AVX2,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::Dotprod => &NEON,
+            Isa::Neon | Isa::Dotprod | Isa::I8mm => &NEON,
             _ => &SCALAR,
         }
     }

@@ -35,6 +35,8 @@ pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => avx2::of(layout),
         #[cfg(target_arch = "aarch64")]
+        Isa::I8mm => neon::with_matrices(layout),
+        #[cfg(target_arch = "aarch64")]
         Isa::Dotprod => neon::with_dot_products(layout),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::without(layout),
