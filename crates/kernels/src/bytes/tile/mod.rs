@@ -33,7 +33,10 @@ pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => avx512::of(layout),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => avx2::of(layout),
+        Isa::Avx2 => avx2::of(layout),
+        // Who has AVX-512 and no VNNI has no AVX-VNNI.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx2::without(layout),
         #[cfg(target_arch = "aarch64")]
         Isa::I8mm => neon::with_matrices(layout),
         #[cfg(target_arch = "aarch64")]
