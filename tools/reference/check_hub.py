@@ -10,11 +10,12 @@ A local server speaks as much of the hub's protocol as both clients use. In a te
 3. a download that huggingface_hub has the lock of makes `imaginal pull` wait;
 4. `imaginal rm` must leave a cache that huggingface_hub reads.
 
-    python tools/reference/check_hub.py target/debug/imaginal
+    python tools/reference/check_hub.py --imaginal target/debug/imaginal
 
 Needs huggingface_hub.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -149,7 +150,9 @@ print(json.dumps({r.repo_id: {"bytes": r.size_on_disk, "refs": sorted(r.refs),
 
 
 def main():
-    binary = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--imaginal", type=Path, required=True)
+    binary = parser.parse_args().imaginal.resolve()
     Handler.repos = files()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
