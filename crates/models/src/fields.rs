@@ -51,8 +51,8 @@ impl std::fmt::Display for Found {
 pub(crate) enum Source<'a> {
     /// GGUF metadata, with the prefix of the architecture.
     Gguf(&'a Metadata, &'a str),
-    /// The object of a `config.json`.
-    Hf(&'a Json),
+    /// The object of a `config.json`, and what its class takes for granted where it is silent.
+    Hf(&'a Json, Option<&'static Json>),
 }
 
 /// The fields of one file.
@@ -107,23 +107,39 @@ impl<'a> Fields<'a> {
     fn names(&self, key: &Key) -> Vec<String> {
         match &self.source {
             Source::Gguf(_, prefix) => key.gguf.iter().map(|k| format!("{prefix}.{k}")).collect(),
-            Source::Hf(_) => key.hf.iter().map(|k| k.to_string()).collect(),
+            Source::Hf(..) => key.hf.iter().map(|k| k.to_string()).collect(),
         }
     }
 
     fn find(&self, key: &Key) -> Option<(String, Found)> {
-        self.names(key).into_iter().find_map(|name| {
+        let names = self.names(key);
+        let found = names.iter().find_map(|name| {
             let found = match &self.source {
-                Source::Gguf(metadata, _) => from_gguf(metadata.get(&name)?),
-                Source::Hf(json) => from_json(lookup(json, &name)?)?,
+                Source::Gguf(metadata, _) => from_gguf(metadata.get(name)?),
+                Source::Hf(json, _) => from_json(lookup(json, name)?)?,
             };
-            Some((name, found))
-        })
+            Some((name.clone(), found))
+        });
+        found.or_else(|| self.usual(&names))
     }
 
-    /// Whether the file has the field (a JSON `null` counts as absent).
+    /// What the class of a `config.json` takes for granted, unless the file says `null`.
+    fn usual(&self, names: &[String]) -> Option<(String, Found)> {
+        let Source::Hf(json, Some(usual)) = &self.source else { return None };
+        if names.iter().any(|name| lookup(json, name).is_some()) {
+            return None;
+        }
+        names.iter().find_map(|name| Some((name.clone(), from_json(lookup(usual, name)?)?)))
+    }
+
+    /// Whether the file, or else its class, has the field (a JSON `null` counts as absent).
     pub fn has(&self, key: &Key) -> bool {
         self.find(key).is_some()
+    }
+
+    /// Whether `config.json` says that there is nothing of the kind.
+    pub fn is_null(&self, key: &Key) -> bool {
+        matches!(&self.source, Source::Hf(json, _) if key.hf.iter().any(|k| lookup(json, k).is_some_and(Json::is_null)))
     }
 
     fn missing(&self, key: &Key) {
@@ -280,7 +296,7 @@ impl<'a> Fields<'a> {
                     ValueRef::Array(x) => x.iter().map(from_gguf).collect(),
                     _ => return None,
                 },
-                Source::Hf(json) => {
+                Source::Hf(json, _) => {
                     let other = || Found::Other("null".into());
                     lookup(json, &name)?.as_array()?.iter().map(|x| from_json(x).unwrap_or_else(other)).collect()
                 }
@@ -291,7 +307,7 @@ impl<'a> Fields<'a> {
 
     /// A list of strings of `config.json`.
     pub fn texts(&self, key: &Key) -> Option<Vec<String>> {
-        let Source::Hf(json) = &self.source else { return None };
+        let Source::Hf(json, _) = &self.source else { return None };
         let (name, list) = key.hf.iter().find_map(|k| Some((*k, lookup(json, k)?)))?;
         if list.is_null() {
             return None;
@@ -316,7 +332,7 @@ impl<'a> Fields<'a> {
 
     /// The names of labels, an object of `config.json` whose keys are their numbers.
     pub fn labels(&self, name: &str, most: usize) -> Vec<String> {
-        let Source::Hf(json) = &self.source else { return Vec::new() };
+        let Source::Hf(json, _) = &self.source else { return Vec::new() };
         let Some(value) = lookup(json, name).filter(|x| !x.is_null()) else { return Vec::new() };
         let names = value.as_object().filter(|names| names.len() <= most).and_then(|names| {
             (0..names.len()).map(|i| Some(names.get(&i.to_string())?.as_str()?.to_owned())).collect()
@@ -329,7 +345,7 @@ impl<'a> Fields<'a> {
 
     /// A truth value of `config.json` by its name there.
     pub fn hf_flag(&self, name: &str, default: bool) -> bool {
-        let Source::Hf(json) = &self.source else { return default };
+        let Source::Hf(json, _) = &self.source else { return default };
         match lookup(json, name) {
             None | Some(Json::Null) => default,
             Some(Json::Bool(x)) => *x,
@@ -342,7 +358,7 @@ impl<'a> Fields<'a> {
 
     /// A string of `config.json` by its name there.
     pub fn hf_text(&self, name: &str) -> Option<String> {
-        let Source::Hf(json) = &self.source else { return None };
+        let Source::Hf(json, _) = &self.source else { return None };
         match lookup(json, name)? {
             Json::Null => None,
             Json::String(text) => Some(text.clone()),
@@ -355,7 +371,7 @@ impl<'a> Fields<'a> {
 
     /// A list of whole numbers of `config.json`, none for a field that is absent or null.
     pub fn sizes(&self, key: &Key) -> Vec<usize> {
-        let Source::Hf(json) = &self.source else { return Vec::new() };
+        let Source::Hf(json, _) = &self.source else { return Vec::new() };
         let Some((name, list)) = key.hf.iter().find_map(|k| Some((*k, lookup(json, k)?))) else { return Vec::new() };
         if list.is_null() {
             return Vec::new();
@@ -370,7 +386,7 @@ impl<'a> Fields<'a> {
 
     /// Whether `config.json` has a field that is not null.
     pub fn has_hf(&self, name: &str) -> bool {
-        matches!(&self.source, Source::Hf(json) if lookup(json, name).is_some_and(|x| !x.is_null()))
+        matches!(&self.source, Source::Hf(json, _) if lookup(json, name).is_some_and(|x| !x.is_null()))
     }
 }
 
@@ -418,6 +434,12 @@ fn from_json(value: &Json) -> Option<Found> {
         },
         Json::String(x) => Found::Text(x.clone()),
         Json::Array(x) => Found::Other(format!("a list of {}", x.len())),
-        Json::Object(_) => Found::Other("an object".into()),
+        // As newer versions of transformers write numbers that JSON does not have.
+        Json::Object(x) => match x.get("__float__").and_then(Json::as_str) {
+            Some("Infinity") => Found::Float(f64::INFINITY),
+            Some("-Infinity") => Found::Float(f64::NEG_INFINITY),
+            Some("NaN") => Found::Float(f64::NAN),
+            _ => Found::Other("an object".into()),
+        },
     })
 }

@@ -44,7 +44,7 @@ pub(crate) fn from_gguf(gguf: &Gguf, name: &str) -> Result<Config> {
 pub(crate) fn from_hf(json: &Json, path: &Path, weights: &SafeTensors, name: &str) -> Result<Config> {
     let fits = |arch: &'static Arch| {
         let shape = |name: &str| weights.tensors().iter().find(|t| t.name == name).map(|t| t.shape.clone());
-        let config = Config::of_hf(arch, json, path, Tensors { shape: &shape, values: None }).ok()?;
+        let config = Config::of_hf(arch, json, None, path, Tensors { shape: &shape, values: None }).ok()?;
         let known = known_names(&arch.outside, weights.tensors().iter().map(|t| t.name.as_str()));
         let names: Vec<String> = weights.tensors().iter().map(|t| known(&t.name)).collect();
         let shapes = names.iter().zip(weights.tensors()).map(|(name, t)| (name.as_str(), &t.shape[..])).collect();

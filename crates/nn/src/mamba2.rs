@@ -3,7 +3,7 @@ use imaginal_tensor::{DType, Error, HeadOrder, LinearAttentionInputs, Result, Te
 use crate::conv::CausalConv;
 use crate::decay::DecayRates;
 use crate::state::tokens;
-use crate::{Init, Linear, Module, Param, RecurrentState, Slot, Source, join};
+use crate::{Activation, Init, Linear, Module, Param, RecurrentState, Slot, Source, join};
 
 /// Shape of a Mamba-2 layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Mamba2Config {
     pub out_bias: bool,
     /// Whether the convolution has a bias.
     pub conv_bias: bool,
+    /// The function after the convolution, usually [`Activation::Silu`].
+    pub activation: Activation,
     /// The norm beside the gate; `None` for the gate alone.
     pub norm: Option<GatedNorm>,
     /// The range that step sizes are kept in.
@@ -99,7 +101,7 @@ impl Mamba2 {
         let projected = 2 * c.inner + 2 * shared + c.heads;
         let input = Linear::new(source, &name("ssm_in"), c.hidden, projected, c.in_bias, uniform(c.hidden))?;
         let channels = c.inner + 2 * shared;
-        let conv = CausalConv::new(source, &name("ssm_conv1d"), [channels, c.conv], c.conv_bias, true)?;
+        let conv = CausalConv::new(source, &name("ssm_conv1d"), [channels, c.conv], c.conv_bias, c.activation == Activation::Silu)?;
         let steps = Init::InverseSoftplus { min: 0.001, max: 0.1 };
         let dt_bias = source.param(&name("ssm_dt.bias"), &[c.heads], steps)?;
         let rates = Init::LogUniform { min: 1.0, max: 16.0 };
@@ -144,6 +146,7 @@ impl Mamba2 {
         let decay = delta.mul(&self.a.get()?.reshape(c.heads)?)?;
         let y = RecurrentState::run_or_start(state, x.dim(1)?, |range, state| {
             let (u, tail) = self.conv.forward(&tokens(&parts[1], &range)?, state.map(|s| &s[0]))?;
+            let u = if c.activation == Activation::Silu { u } else { c.activation.apply(&u)? };
             let steps = [tokens(&delta, &range)?, tokens(&decay, &range)?];
             let (y, h) = self.recur(&u, steps, state.map(|s| &s[1]))?;
             Ok((y, vec![tail, h]))

@@ -82,6 +82,7 @@ fn mamba2(groups: usize, [bias, conv_bias]: [bool; 2], eps: f64, dt_limits: (f64
         in_bias: bias,
         out_bias: bias,
         conv_bias,
+        activation: Activation::Silu,
         norm: Some(GatedNorm { eps, groups, before_gate: false }),
         dt_limits,
         scales: None,

@@ -13,6 +13,7 @@ use crate::fields::Key;
 const V2: MoeRow = MoeRow {
     groups: Some(GroupScore::Best),
     normalised: [false, false],
+    never_normalised: true,
     shared: Some(SharedRow {
         hf: "mlp.shared_experts",
         gate: None,
@@ -29,6 +30,7 @@ pub(super) const V3: MoeRow = MoeRow {
     groups: Some(GroupScore::BestTwo),
     correction: Some(&["mlp.gate.e_score_correction_bias"]),
     normalised: [true, false],
+    never_normalised: false,
     ..V2
 };
 

@@ -56,8 +56,9 @@ pub(super) const BAMBA: Arch = Arch {
     ..LLAMA
 };
 
-/// The kinds of Nemotron-H's layers, by the letter and by the name that `config.json` has for them.
-const KINDS: [(char, &str); 4] = [('M', "mamba"), ('-', "mlp"), ('*', "attention"), ('E', "moe")];
+/// The kinds of Nemotron-H's layers, by the letter and by the names that `config.json` has for them.
+const KINDS: [(char, [&str; 2]); 4] =
+    [('M', ["mamba", "linear_attention"]), ('-', ["mlp"; 2]), ('*', ["attention", "full_attention"]), ('E', ["moe"; 2])];
 
 fn kinds(r: &Reader) -> Vec<usize> {
     if r.f.is_gguf() {
@@ -77,7 +78,7 @@ fn kinds(r: &Reader) -> Vec<usize> {
         Some(letters) => letters.chars().map(|c| KINDS.iter().position(|k| k.0 == c)).collect(),
         None => {
             let names = r.f.texts(&names).unwrap_or_default();
-            names.iter().map(|name| KINDS.iter().position(|k| k.1 == name.trim_start_matches("full_"))).collect()
+            names.iter().map(|name| KINDS.iter().position(|k| k.1.contains(&name.as_str()))).collect()
         }
     };
     if all.len() != r.shared.layers || all.contains(&None) {
@@ -107,10 +108,18 @@ pub(super) const NEMOTRON_H: Arch = Arch {
         BlockRow::Choice(Choice {
             pick: kinds,
             of: &[
-                BlockRow::Mamba2(Mamba2Row { hf: "mixer", ..Mamba2Row::MAMBA }),
+                BlockRow::Mamba2(Mamba2Row {
+                    hf: "mixer",
+                    bias: &["use_bias"],
+                    activation: ActivationRow::Named("mamba_hidden_act", Activation::Silu),
+                    ..Mamba2Row::MAMBA
+                }),
                 BlockRow::Mlp(MlpRow { hf: "mixer", gated: false, activation: SQUARED, ..MlpRow::LLAMA }),
                 BlockRow::Attention(AttentionRow {
                     hf: "mixer",
+                    // Checkpoints have none, whatever `attention_bias` says.
+                    qkv_bias: Bias::Optional(&[]),
+                    out_bias: Bias::Optional(&[]),
                     rope: RopeRow { turned: Turned::Never, ..RopeRow::PLAIN },
                     ..ATTENTION
                 }),

@@ -183,14 +183,18 @@ pub(super) const LFM2_MOE: Arch = Arch {
     ..LFM2
 };
 
-/// Attention where a list (which counts from 1) says so.
+/// Attention where a list (which counts from 1, if it is one of numbers) says so; without, in each fourth layer but the first.
 fn kimi_pick(r: &Reader) -> Vec<usize> {
     const ATTENTION: Key = Key::new(&[], &["linear_attn_config.full_attn_layers"]);
+    const TYPES: Key = Key::new(&[], &["layer_types"]);
     if r.f.is_gguf() {
         return by_kv_heads(r);
     }
+    if r.f.texts(&TYPES).is_some() {
+        return by_types(r, &TYPES, &[("linear_attention", 0), ("full_attention", 1)]);
+    }
     if !r.f.has(&ATTENTION) {
-        r.f.problem(r.f.name(&ATTENTION), "missing");
+        return r.layers.iter().map(|layer| usize::from(*layer > 0 && layer.is_multiple_of(4))).collect();
     }
     let attention = r.f.sizes(&ATTENTION);
     r.layers.iter().map(|layer| usize::from(attention.contains(&(layer + 1)))).collect()
@@ -237,23 +241,25 @@ const KIMI_EXPERTS: MoeRow = MoeRow {
     normalised: [true, true],
     shared: Some(SharedRow {
         hf: "block_sparse_moe.shared_experts",
-        count: Some(Key::new(&["expert_shared_count"], &["num_shared_experts"])),
+        count: Some(Key::new(&["expert_shared_count"], &["num_shared_experts", "n_shared_experts"])),
         gate: None,
         inner: None,
     }),
     ..V3
 };
 
-/// Attention where one of two lists says so, or in each eighth layer.
+/// Attention where one of two lists says so; without, in each eighth layer in GGUF files, else in every other one.
 fn minimax_pick(r: &Reader) -> Vec<usize> {
     const TYPES: Key = Key::new(&[], &["attn_type_list"]);
+    const NAMES: Key = Key::new(&[], &["layer_types"]);
     const POST_NORM: Key = Key::new(&[], &["postnorm"]);
     if !r.f.flag(&POST_NORM, true) {
         r.f.problem(r.f.name(&POST_NORM), "only true is supported");
     }
     match r.f.flags(&TYPES, r.shared.layers) {
         Some(full) => r.pick(&full.into_iter().map(|full| usize::from(!full)).collect::<Vec<_>>()),
-        None => by_interval(r, 8),
+        None if r.f.is_gguf() || r.f.texts(&NAMES).is_some() => by_interval(r, 8),
+        None => r.layers.iter().map(|layer| layer % 2).collect(),
     }
 }
 
@@ -355,6 +361,8 @@ pub(super) const ZAMBA2: Arch = Arch {
             ATTN_NORM,
             BlockRow::Mamba2(Mamba2Row {
                 eps: Some(1e-5),
+                conv_bias: Bias::Usually(&[]),
+                activation: ActivationRow::Always(Activation::Silu),
                 least_step: Some((Key::new(&["ssm.time_step_min"], &["time_step_min"]), 0.001)),
                 ..Mamba2Row::MAMBA
             }),

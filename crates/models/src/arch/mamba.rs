@@ -8,6 +8,9 @@ use crate::blocks::{
 };
 use crate::fields::Key;
 
+/// Falcon Mamba 7B has an `expand` that says something else.
+const INNER: Option<Key> = Some(Key::new(&[], &["intermediate_size"]));
+
 pub(super) const MAMBA: Arch = Arch {
     name: "mamba",
     doc: "Mamba: selective state spaces, no attention, constant memory per token",
@@ -23,7 +26,7 @@ pub(super) const MAMBA: Arch = Arch {
     context: 1 << 20,
     layer: &[SubLayer::new(
         NormName::new("attn_norm", "norm"),
-        BlockRow::Mamba(MambaRow { hf: "mixer", norms: InnerNormsRow::Never }),
+        BlockRow::Mamba(MambaRow { hf: "mixer", norms: InnerNormsRow::Never, inner: INNER }),
     )],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 8}"#,
     ..LLAMA
@@ -36,7 +39,7 @@ pub(super) const FALCON_MAMBA: Arch = Arch {
     tied: false,
     layer: &[SubLayer::new(
         NormName::new("attn_norm", "norm"),
-        BlockRow::Mamba(MambaRow { hf: "mixer", norms: InnerNormsRow::Bare }),
+        BlockRow::Mamba(MambaRow { hf: "mixer", norms: InnerNormsRow::Bare, inner: INNER }),
     )],
     ..MAMBA
 };
@@ -81,7 +84,7 @@ pub(super) const JAMBA: Arch = Arch {
             BlockRow::Choice(Choice {
                 pick: |r| if r.f.is_gguf() { by_kv_heads(r) } else { periodic(r, ATTENTION_EACH, [8, 4]) },
                 of: &[
-                    BlockRow::Mamba(MambaRow { hf: "mamba", norms: InnerNormsRow::Gains }),
+                    BlockRow::Mamba(MambaRow { hf: "mamba", norms: InnerNormsRow::Gains, inner: None }),
                     BlockRow::Attention(AttentionRow {
                         rope: RopeRow { turned: Turned::Never, ..RopeRow::PLAIN },
                         ..AttentionRow::PLAIN

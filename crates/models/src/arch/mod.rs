@@ -14,6 +14,8 @@ mod moe;
 mod qwen;
 mod recurrent;
 
+use std::sync::LazyLock;
+
 use imaginal_nn::{Activation, NormKind};
 use serde_json::Value as Json;
 
@@ -351,6 +353,15 @@ impl Arch {
     pub fn by_hf(name: &str, json: &Json) -> Option<&'static Arch> {
         let named = |a: &&Arch| a.hf.iter().any(|h| h.model_type == name || h.class == name);
         ARCHS.iter().filter(named).find(|a| a.hf_when.is_none_or(|when| when(json)))
+    }
+
+    /// What transformers takes for granted of fields that a `config.json` of this `model_type` or class name lacks; none
+    /// if it does not know the name. `tools/reference/class_defaults.py` asks it.
+    pub(crate) fn class_defaults(&self, name: &str) -> Option<&'static Json> {
+        static ALL: LazyLock<Json> =
+            LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or(Json::Null));
+        let model_type = self.hf.iter().find(|h| h.model_type == name || h.class == name)?.model_type;
+        ALL.get(model_type)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Families that are attention and experts.
 
-use imaginal_nn::{Activation, NormKind, Over, Scores, Yarn};
+use imaginal_nn::{NormKind, Over, Scores, Yarn};
 use imaginal_tensor::RopeStyle;
 
 use super::dense::{GRANITE, GRANITE_ATTENTION};
@@ -92,6 +92,8 @@ pub(super) const GRANITE_HYBRID: Arch = Arch {
             BlockRow::Choice(Choice {
                 pick: |r| match r.f.is_gguf() {
                     true => by_kv_heads(r),
+                    // Without the list no layer has attention.
+                    false if r.f.texts(&LAYER_TYPES).is_none() => vec![0; r.layers.len()],
                     false => by_types(r, &LAYER_TYPES, &GRANITE_TYPES),
                 },
                 of: &[
@@ -244,7 +246,6 @@ pub(super) const DBRX: Arch = Arch {
                     &["expert_feed_forward_length", "feed_forward_length"],
                     &["ffn_config.ffn_hidden_size"],
                 ),
-                activation: ActivationRow::Always(Activation::Silu),
                 normalised: [true, true],
                 norm_order: Some(Key::new(&[], &["ffn_config.moe_normalize_expert_weights"])),
                 ..MoeRow::QWEN

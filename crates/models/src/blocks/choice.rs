@@ -1,4 +1,5 @@
 use super::{BlockConfig, BlockRow, Reader};
+use crate::config::LONGEST;
 use crate::fields::Key;
 
 /// Blocks of which each layer has one.
@@ -73,6 +74,6 @@ pub(crate) fn by_interval(r: &Reader, usual: usize) -> Vec<usize> {
     if r.f.texts(&LAYER_TYPES).is_some() {
         return by_types(r, &LAYER_TYPES, &[("full_attention", 0), ("linear_attention", 1)]);
     }
-    let interval = r.f.size(&INTERVAL, Some(usual), r.shared.layers.max(usual));
+    let interval = r.f.size(&INTERVAL, Some(usual), LONGEST);
     r.layers.iter().map(|layer| usize::from(!(layer + 1).is_multiple_of(interval))).collect()
 }

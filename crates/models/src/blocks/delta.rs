@@ -124,9 +124,9 @@ pub struct KimiDeltaRow {
     pub hf: &'static str,
 }
 
-const KIMI_HEADS: Key = Key::new(&["attention.head_count"], &["linear_attn_config.num_heads"]);
-const KIMI_DIM: Key = Key::new(&["kda.head_dim"], &["linear_attn_config.head_dim"]);
-const KIMI_KERNEL: Key = Key::new(CONV.gguf, &["linear_attn_config.short_conv_kernel_size"]);
+const KIMI_HEADS: Key = Key::new(&["attention.head_count"], &["linear_attn_config.num_heads", "linear_num_heads"]);
+const KIMI_DIM: Key = Key::new(&["kda.head_dim"], &["linear_attn_config.head_dim", "linear_head_dim"]);
+const KIMI_KERNEL: Key = Key::new(CONV.gguf, &["linear_attn_config.short_conv_kernel_size", "linear_conv_kernel_dim"]);
 
 impl KimiDeltaRow {
     pub(super) fn read(&self, r: &Reader) -> Vec<KimiDeltaAttentionConfig> {

@@ -13,6 +13,9 @@ pub struct MambaRow {
     pub hf: &'static str,
     /// The norms of dt, B and C.
     pub norms: InnerNormsRow,
+    /// The field of `config.json` that has the width within the layer; without it that is `expand` times the residual
+    /// stream's.
+    pub inner: Option<Key>,
 }
 
 /// The norms of dt, B and C.
@@ -40,6 +43,15 @@ const INNER_NORMS: Key = Key::new(&["ssm.dt_b_c_rms"], &[]);
 /// Longest convolution and widest state that any model comes near.
 pub(super) const MOST: usize = 4096;
 
+/// The width that `config.json` speaks of as a multiple of the residual stream's.
+pub(super) fn widened(r: &Reader) -> usize {
+    let inner = (r.f.float(&EXPAND, Some(2.0), 0.0, 1024.0) * r.shared.hidden as f64) as usize;
+    if inner == 0 || inner > WIDTH {
+        r.f.conflict(r.f.name(&EXPAND), format!("a width of {inner} is not one from 1 to {WIDTH}"));
+    }
+    inner
+}
+
 impl MambaRow {
     pub(super) fn read(&self, r: &Reader) -> MambaConfig {
         let f = r.f;
@@ -54,12 +66,10 @@ impl MambaRow {
         let inner = if gguf {
             f.size(&INNER, None, WIDTH)
         } else {
-            // transformers computes it from `expand`, whatever `intermediate_size` says.
-            let inner = (f.float(&EXPAND, Some(2.0), 0.0, 1024.0) * hidden as f64) as usize;
-            if inner == 0 || inner > WIDTH {
-                f.conflict(f.name(&EXPAND), format!("a width of {inner} is not one from 1 to {WIDTH}"));
+            match self.inner.filter(|key| f.has(key)) {
+                Some(key) => f.size(&key, None, WIDTH),
+                None => widened(r),
             }
-            inner
         };
         let dt_rank = match f.is_text(&RANK, "auto") {
             true => hidden.div_ceil(16),

@@ -1,7 +1,8 @@
-use imaginal_nn::{GatedNorm, Mamba2Config};
+use imaginal_nn::{Activation, GatedNorm, Mamba2Config};
 
-use super::mamba::{CONV, CONV_BIAS, INNER, MOST, STATE};
-use super::{Keys, Reader};
+use super::mamba::{CONV, CONV_BIAS, INNER, MOST, STATE, widened};
+use super::mlp::ActivationRow;
+use super::{Bias, Keys, Reader};
 use crate::config::WIDTH;
 use crate::fields::Key;
 use crate::tensors::{Specs, Stored};
@@ -17,6 +18,12 @@ pub struct Mamba2Row {
     pub eps: Option<f64>,
     /// The least step size: the field, and what it is if that is absent.
     pub least_step: Option<(Key, f64)>,
+    /// The fields of `config.json` that give both projections biases. No GGUF file has them.
+    pub bias: &'static [&'static str],
+    /// Whether the convolution has a bias.
+    pub conv_bias: Bias,
+    /// The function after the convolution.
+    pub activation: ActivationRow,
 }
 
 /// The norm beside the gate.
@@ -36,13 +43,20 @@ const HEAD_DIM: Key = Key::new(&[], &["mamba_head_dim", "mamba_d_head", "mamba_h
 const GROUPS: Key = Key::new(&["ssm.group_count"], &["mamba_n_groups", "mamba_ngroups", "n_groups"]);
 const NORM: Key = Key::new(&[], &["mamba_rms_norm"]);
 const BEFORE_GATE: Key = Key::new(&[], &["mamba_norm_before_gate"]);
-const LIMITS: Key = Key::new(&[], &["time_step_limit"]);
+const LIMITS: Key = Key::new(&[], &["time_step_limit", "mamba_dt_limit"]);
 const OUT_BIAS: Key = Key::new(&[], &["projectors_bias"]);
-const BIAS: Key = Key::new(&[], &["use_bias", "mamba_proj_bias", "add_bias_linear"]);
 
 impl Mamba2Row {
     /// With a norm of each group.
-    pub const MAMBA: Mamba2Row = Mamba2Row { hf: "mamba", norm: GatedNormRow::Groups, eps: None, least_step: None };
+    pub const MAMBA: Mamba2Row = Mamba2Row {
+        hf: "mamba",
+        norm: GatedNormRow::Groups,
+        eps: None,
+        least_step: None,
+        bias: &["use_bias", "mamba_proj_bias", "add_bias_linear"],
+        conv_bias: Bias::Usually(CONV_BIAS.hf),
+        activation: ActivationRow::Usually(Activation::Silu),
+    };
 
     pub(super) fn read(&self, r: &Reader) -> Mamba2Config {
         let f = r.f;
@@ -51,6 +65,8 @@ impl Mamba2Row {
         let groups = f.size(&GROUPS, Some(1), WIDTH);
         let inner = match gguf {
             true => f.size(&INNER, None, WIDTH),
+            // The heads share what the block widens the residual stream to.
+            false if f.is_text(&HEAD_DIM, "auto") => widened(r) / heads * heads,
             false => heads.saturating_mul(f.size(&HEAD_DIM, None, WIDTH)),
         };
         if inner > WIDTH
@@ -61,12 +77,12 @@ impl Mamba2Row {
             let what = format!("{inner} channels, {heads} heads and {groups} groups have no equal shares");
             f.conflict(f.name(&HEADS), what);
         }
-        let limits = f.floats(&LIMITS).filter(|l| l.len() == 2 && l[0] >= 0.0 && l[0] <= l[1]);
+        let limits = f.floats_that(&LIMITS, |x| !x.is_nan()).filter(|l| l.len() == 2 && l[0] >= 0.0 && l[0] <= l[1]);
         if limits.is_none() && f.has(&LIMITS) {
             f.problem(f.name(&LIMITS), "not two numbers, the smaller first");
         }
         let least = self.least_step.map_or(0.0, |(key, usual)| f.float(&key, Some(usual), 0.0, 1e6));
-        let bias = f.flag(&BIAS, false);
+        let bias = f.flag(&Key::new(&[], self.bias), false);
         let flags = matches!(self.norm, GatedNormRow::Flags);
         let normed = match flags {
             true if gguf => r.present("ssm_norm.weight"),
@@ -83,7 +99,8 @@ impl Mamba2Row {
             conv: f.size(&CONV, default(4), MOST),
             in_bias: bias,
             out_bias: f.flag(&OUT_BIAS, bias),
-            conv_bias: if gguf { r.present("ssm_conv1d.bias") } else { f.flag(&CONV_BIAS, true) },
+            conv_bias: r.bias(self.conv_bias, "ssm_conv1d.bias"),
+            activation: self.activation.read(r),
             norm: normed.then(|| GatedNorm {
                 eps: self.eps.unwrap_or(r.shared.eps),
                 groups: if matches!(self.norm, GatedNormRow::Whole) { 1 } else { groups },
@@ -119,6 +136,7 @@ impl Mamba2Row {
 
     pub(super) fn write(&self, layers: &[(usize, &Mamba2Config)], keys: &mut Keys) -> Result<(), String> {
         let Some((_, c)) = layers.first() else { return Ok(()) };
+        self.activation.write(c.activation, keys)?;
         if c.in_bias || c.out_bias {
             return Err("the biases of Mamba's input and output projections have no place in a GGUF file".into());
         }

@@ -47,6 +47,8 @@ pub enum ActivationRow {
     Usually(Activation),
     /// This one, whatever `config.json` says.
     Always(Activation),
+    /// As a field of this name says; this one if it does not, and in GGUF files.
+    Named(&'static str, Activation),
     /// [`Activation::ClampedSwiglu`]: the fields of its bound, 7 if it is absent, and of its slope, 1.702 if it is absent.
     Clamped(Key, Key),
 }
@@ -55,7 +57,7 @@ pub enum ActivationRow {
 const LIMIT: f64 = 7.0;
 const SLOPE: f64 = 1.702;
 
-const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act"]);
+const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act", "ffn_config.ffn_act_fn.name"]);
 
 const ADJUST: Key = Key::new(&[], &["block_auto_adjust_ff_dim"]);
 const TIMES: Key = Key::new(&[], &["block_ffn_dim_multiplier"]);
@@ -69,12 +71,16 @@ impl ActivationRow {
                 let limit = r.f.float(&limit, Some(LIMIT), 1e-3, 1e6);
                 return Activation::ClampedSwiglu { limit, slope: r.f.float(&slope, Some(SLOPE), 1e-3, 1e3) };
             }
-            ActivationRow::Usually(activation) => activation,
+            ActivationRow::Usually(activation) | ActivationRow::Named(_, activation) => activation,
         };
-        let Some(name) = r.f.text(&ACTIVATION) else { return usual };
+        let (field, found) = match self {
+            ActivationRow::Named(field, _) => (field.to_owned(), r.f.hf_text(field)),
+            _ => (r.f.name(&ACTIVATION), r.f.text(&ACTIVATION)),
+        };
+        let Some(name) = found else { return usual };
         Activation::by_hf(&name).unwrap_or_else(|| {
             let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, relu and relu2 are";
-            r.f.problem(r.f.name(&ACTIVATION), format!("{name:?} is not supported; {known}"));
+            r.f.problem(field, format!("{name:?} is not supported; {known}"));
             usual
         })
     }
@@ -82,7 +88,7 @@ impl ActivationRow {
     /// Writes what the file has to say of it, or why it cannot be written.
     pub(super) fn write(self, is: Activation, keys: &mut Keys) -> Result<(), String> {
         let usual = match self {
-            ActivationRow::Usually(usual) | ActivationRow::Always(usual) => usual,
+            ActivationRow::Usually(usual) | ActivationRow::Always(usual) | ActivationRow::Named(_, usual) => usual,
             ActivationRow::Clamped(limit, slope) => {
                 let Activation::ClampedSwiglu { limit: l, slope: s } = is else { return Ok(()) };
                 for (Key { gguf, .. }, is, usual) in [(limit, l, LIMIT), (slope, s, SLOPE)] {

@@ -1,8 +1,8 @@
 use imaginal_nn::{Activation, Groups, MlpConfig, MoeConfig, RouterConfig, Scores, SharedExperts};
 
 use super::mlp::{ActivationRow, MlpRow};
-use super::{Bias, Keys, Reader};
-use crate::config::WIDTH;
+use super::{Bias, Keys, Reader, by_types};
+use crate::config::{LONGEST, WIDTH};
 use crate::fields::Key;
 use crate::tensors::{Specs, Stored};
 
@@ -38,7 +38,10 @@ pub struct MoeRow {
     /// Whether a token's weights are divided by their sum where a file does not say. GGUF files are taken for what
     /// readers of the format take for granted.
     pub normalised: [bool; 2],
-    /// The order of the norm that a token's weights are divided by, of which only 1, their sum, is supported.
+    /// Whether the classes of Hugging Face checkpoints take no notice of a field that asks for it (DeepSeek V2).
+    pub never_normalised: bool,
+    /// The order of the norm that a token's weights are divided by, of which only 1, their sum, is supported;
+    /// they are not divided where it is `null`.
     pub norm_order: Option<Key>,
     /// What every token uses besides.
     pub shared: Option<SharedRow>,
@@ -117,6 +120,7 @@ const LATENT: Key = Key::new(&["moe_latent_size"], &["moe_latent_size"]);
 const STEP: Key = Key::new(&[], &["decoder_sparse_step"]);
 const INTERLEAVE: Key = Key::new(&["interleave_moe_layer_step"], &["interleave_moe_layer_step"]);
 const MOE_LAYERS: Key = Key::new(&[], &["moe_layers"]);
+const MLP_TYPES: Key = Key::new(&[], &["mlp_layer_types"]);
 const DENSE_LAYERS: Key = Key::new(&[], &["mlp_only_layers"]);
 pub(crate) const LEADING: Key =
     Key::new(&["leading_dense_block_count"], &["first_k_dense_replace", "num_dense_layers"]);
@@ -141,6 +145,7 @@ impl MoeRow {
         correction: None,
         groups: None,
         normalised: [false, true],
+        never_normalised: false,
         norm_order: None,
         shared: None,
         shared_fused: None,
@@ -166,6 +171,7 @@ impl MoeRow {
             let top = if matches!(score, GroupScore::Best) { 1 } else { 2 };
             (count > 1).then_some(Groups { count, used: open, top })
         });
+        let undivided = self.norm_order.is_some_and(|key| f.is_null(&key));
         if let Some(key) = self.norm_order.filter(|key| f.float(key, Some(1.0), 0.0, 1e9) != 1.0) {
             f.problem(f.name(&key), "only 1 is supported: weights are divided by their sum");
         }
@@ -194,7 +200,10 @@ impl MoeRow {
                 correction: self.correction.is_some()
                     && r.bias(Bias::Usually(&["use_expert_bias"]), "exp_probs_b.bias"),
                 groups,
-                normalised: f.flag(&NORMALISED, if f.is_gguf() { gguf } else { hf }),
+                normalised: match self.never_normalised && !f.is_gguf() {
+                    true => false,
+                    false => f.flag(&NORMALISED, if f.is_gguf() { gguf } else { hf && !undivided }),
+                },
                 scale: f.float(&SCALE, Some(1.0), 0.0, 1e6),
                 on_input: self.on_input,
             },
@@ -372,14 +381,17 @@ impl Stacks {
 /// For [`Choice`](super::Choice): 1 for layers with experts, 0 for the others, by `decoder_sparse_step` and
 /// `mlp_only_layers`. In GGUF files all layers have experts.
 pub(crate) fn by_step(r: &Reader) -> Vec<usize> {
-    let (step, dense) = (r.f.size(&STEP, Some(1), r.shared.layers.max(1)), r.f.sizes(&DENSE_LAYERS));
+    let (step, dense) = (r.f.size(&STEP, Some(1), LONGEST), r.f.sizes(&DENSE_LAYERS));
     let sparse = |layer: usize| (layer + 1).is_multiple_of(step) && !dense.contains(&layer);
     r.layers.iter().map(|&layer| usize::from(sparse(layer))).collect()
 }
 
-/// The same where the first layers have none: `first_k_dense_replace`.
+/// The same where the first layers have none, `first_k_dense_replace`, unless a list says which have.
 pub(crate) fn after_leading(r: &Reader) -> Vec<usize> {
-    let leading = r.f.size_from(&LEADING, Some(0), 0, r.shared.layers);
+    if r.f.texts(&MLP_TYPES).is_some() {
+        return by_types(r, &MLP_TYPES, &[("dense", 0), ("sparse", 1)]);
+    }
+    let leading = r.f.size_from(&LEADING, Some(0), 0, LONGEST);
     r.layers.iter().map(|&layer| usize::from(layer >= leading)).collect()
 }
 
@@ -393,7 +405,7 @@ pub(crate) fn is_softmax(r: &Reader, types: &[&str]) -> bool {
 
 /// The same where each n-th layer has experts, by `interleave_moe_layer_step` or the list `moe_layers`.
 pub(crate) fn by_interleave(r: &Reader) -> Vec<usize> {
-    let step = r.f.size(&INTERLEAVE, Some(1), r.shared.layers.max(1));
+    let step = r.f.size(&INTERLEAVE, Some(1), LONGEST);
     let listed = r.f.sizes(&MOE_LAYERS);
     let sparse = |layer: usize| match listed.is_empty() {
         true => (layer + 1).is_multiple_of(step),

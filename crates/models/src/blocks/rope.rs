@@ -64,7 +64,7 @@ macro_rules! names {
     };
 }
 
-pub(super) const DIMS: Key = Key::new(&["rope.dimension_count"], &["rotary_dim", "n_rot", "attn_rotary_emb"]);
+pub(super) const DIMS: Key = Key::new(&["rope.dimension_count"], &["rotary_dim", "n_rot"]);
 const THETA: Key = Key::new(
     &["rope.freq_base"],
     &[

@@ -21,6 +21,8 @@ const MOST_TOKENS: usize = 1 << 24;
 const HIDDEN: Key = Key::new(&["embedding_length"], &["hidden_size", "d_model", "n_embd", "embedding_dim"]);
 const LAYERS: Key =
     Key::new(&["block_count"], &["num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"]);
+const KINDS: Key = Key::new(&[], &["layers_block_type", "layer_types"]);
+const PATTERN: Key = Key::new(&[], &["hybrid_override_pattern"]);
 const CONTEXT: Key = Key::new(
     &["context_length"],
     &["max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"],
@@ -48,7 +50,7 @@ impl Config {
     pub fn build(arch: &str, settings: &Json) -> Result<Config> {
         let path = Path::new("settings");
         let row = Arch::by_name(arch).ok_or_else(|| unknown(path, "architecture", arch))?;
-        Ok(Config::of_hf(row, settings, path, Tensors::NONE)?.in_gguf_order())
+        Ok(Config::of_hf(row, settings, None, path, Tensors::NONE)?.in_gguf_order())
     }
 
     /// The configuration in a `config.json`.
@@ -84,12 +86,18 @@ impl Config {
             return Err(Error::Config { path: path.to_path_buf(), problems: vec![problem] });
         };
         let row = Arch::by_hf(name, json).ok_or_else(|| unknown(path, "model_type", name))?;
-        Config::of_hf(row, json, path, tensors)
+        Config::of_hf(row, json, row.class_defaults(name), path, tensors)
     }
 
-    /// The configuration in a `config.json`, read as that of this row.
-    pub(crate) fn of_hf(arch: &'static Arch, json: &Json, path: &Path, tensors: Tensors) -> Result<Config> {
-        let fields = Fields::new(Source::Hf(json), path);
+    /// The configuration in a `config.json`, read as that of this row; `usual` is what its class takes for granted.
+    pub(crate) fn of_hf(
+        arch: &'static Arch,
+        json: &Json,
+        usual: Option<&'static Json>,
+        path: &Path,
+        tensors: Tensors,
+    ) -> Result<Config> {
+        let fields = Fields::new(Source::Hf(json, usual), path);
         let fp8_blocks = quantization(&fields);
         let tied = fields.flag(&TIED, arch.tied);
         let mut vocab = fields.size(&VOCAB, None, MOST_TOKENS);
@@ -131,7 +139,10 @@ impl Config {
         let hf = |x: f64| (!fields.is_gguf()).then_some(x);
         let hidden = fields.size(&HIDDEN, None, WIDTH);
         let predictors = fields.size_from(&PREDICTORS, Some(0), 0, MOST_LAYERS);
-        let mut count = fields.size(&LAYERS, None, MOST_LAYERS);
+        let listed = || fields.texts(&KINDS).map(|kinds| kinds.len()).filter(|&n| n > 0);
+        let lettered = || fields.text(&PATTERN).map(|letters| letters.chars().count()).filter(|&n| n > 0);
+        // Nemotron-H's files may have no more than a list of them.
+        let mut count = fields.size(&LAYERS, listed().or_else(lettered), MOST_LAYERS);
         if fields.is_gguf() {
             // There they count as layers.
             count = count.saturating_sub(predictors).max(1);

@@ -135,6 +135,7 @@ fn recurrent() -> Vec<Layer> {
         in_bias: true,
         out_bias: true,
         conv_bias: true,
+        activation: Activation::Silu,
         norm: Some(GatedNorm { eps: 1e-5, groups: 2, before_gate: false }),
         dt_limits: (0.002, f64::INFINITY),
         scales: Some(Mamba2Scales { input: 0.9, parts: [1.1, 0.9, 1.2, 0.8, 1.3] }),
