@@ -48,6 +48,7 @@ def main() -> None:
         cls = CONFIG_MAPPING[name]
         inner = getattr(cls, "sub_configs", {}).get("text_config")
         table[name] = defaults(inner if isinstance(inner, type) and dataclasses.is_dataclass(inner) else cls, known)
+    table["kimi_linear"]["first_k_dense_replace"] = 1  # its class has no field for it
     rows = [f" {json.dumps(name)}: {json.dumps(table[name], sort_keys=True)}" for name in table]
     print("{\n" + ",\n".join(rows) + "\n}")
 

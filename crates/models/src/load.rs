@@ -122,6 +122,13 @@ impl Loaded {
         let outside = &config.arch().outside;
         let name = known_names(outside, weights.tensors().iter().map(|t| t.name.as_str()));
         let names: Vec<String> = weights.tensors().iter().map(|t| name(&t.name)).collect();
+        // A head that the file has is used, whatever the configuration says, unless it is the embedding once more.
+        let stored = |among: &[&str]| {
+            let at = names.iter().position(|name| among.contains(&name.as_str()))?;
+            weights.tensors().get(at).map(|t| &t.bytes[..])
+        };
+        let own = stored(outside.head).filter(|&head| stored(outside.embedding).is_some_and(|table| table != head));
+        let config = if own.is_some() { config.untied() } else { config };
         let found = weights.tensors().iter().zip(&names).map(|(t, name)| Found {
             name,
             shape: &t.shape,

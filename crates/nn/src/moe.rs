@@ -21,6 +21,8 @@ pub struct MoeConfig {
     pub shared: Option<SharedExperts>,
     /// Experts work on a projection of the token of this width, and their sum is projected back (Nemotron 3).
     pub latent: Option<usize>,
+    /// Whether the matrices into and out of the narrower space have biases.
+    pub latent_bias: bool,
 }
 
 /// Experts that every token uses: together one feed-forward network of the same kind.
@@ -30,6 +32,8 @@ pub struct SharedExperts {
     pub inner: usize,
     /// Whether its result is multiplied by the sigmoid of a product with the token (Qwen 2 MoE).
     pub gate: bool,
+    /// Whether its matrices have biases, as those of the others may have too.
+    pub bias: bool,
 }
 
 /// How tokens find their experts.
@@ -166,14 +170,15 @@ impl Moe {
         let shared_gate = param(shared_gate, "ffn_gate_inp_shexp.weight", &[c.hidden], init)?;
         let shared = match &c.shared {
             Some(shared) => {
-                let MoeConfig { hidden, gated, activation, bias, .. } = *c;
+                let MoeConfig { hidden, gated, activation, .. } = *c;
+                let bias = shared.bias;
                 let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias, sparsity: None };
                 Some((Mlp::named(source, prefix, "_shexp", &mlp)?, shared_gate))
             }
             None => None,
         };
         let mut linear =
-            |name: &str, inputs, outputs| Linear::new(source, &join(prefix, name), inputs, outputs, false, init);
+            |name: &str, inputs, outputs| Linear::new(source, &join(prefix, name), inputs, outputs, c.latent_bias, init);
         let latent = match c.latent {
             Some(width) => {
                 Some([linear("ffn_latent_down", c.hidden, width)?, linear("ffn_latent_up", width, c.hidden)?])
@@ -377,6 +382,7 @@ mod tests {
             },
             shared: None,
             latent: None,
+            latent_bias: false,
         })
     }
 
@@ -503,7 +509,7 @@ mod tests {
                     on_input,
                     ..moe(6, 2, true).config.router
                 },
-                shared: Some(SharedExperts { inner: 20, gate: true }),
+                shared: Some(SharedExperts { inner: 20, gate: true, bias: false }),
                 ..moe(6, 2, true).config
             });
             let x = tensor(&[9, 32], 5);

@@ -132,6 +132,7 @@ pub(super) const NEMOTRON_H: Arch = Arch {
                     correction: Some(&["mixer.gate.e_score_correction_bias"]),
                     groups: Some(GroupScore::BestTwo),
                     normalised: [true, false],
+                    outer_bias: Bias::Optional(&["mlp_bias"]),
                     shared: Some(SharedRow {
                         hf: "mixer.shared_experts",
                         gate: None,

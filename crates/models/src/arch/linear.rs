@@ -220,7 +220,10 @@ pub(super) const KIMI_LINEAR: Arch = Arch {
             FFN_NORM,
             BlockRow::Choice(Choice {
                 pick: after_leading,
-                of: &[BlockRow::Mlp(MlpRow::PLAIN), BlockRow::Moe(KIMI_EXPERTS)],
+                of: &[
+                    BlockRow::Mlp(MlpRow { moved: Some("block_sparse_moe"), ..MlpRow::PLAIN }),
+                    BlockRow::Moe(KIMI_EXPERTS),
+                ],
             }),
         ),
     ],

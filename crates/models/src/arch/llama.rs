@@ -3,7 +3,7 @@
 use imaginal_nn::NormKind;
 
 use super::{Arch, EmbeddingRow, HfName, NormName, Outside, Scales, SubLayer};
-use crate::blocks::{AttentionRow, BlockRow, Choice, MlpRow, MoeRow, if_any};
+use crate::blocks::{AttentionRow, BlockRow, Choice, DenseLayers, MlpRow, MoeRow, if_any};
 use crate::fields::Key;
 
 pub(super) const ATTN_NORM: NormName = NormName::new("attn_norm", "input_layernorm");
@@ -25,6 +25,7 @@ pub(super) const MIXTRAL: MoeRow = MoeRow {
     moved: Some(["mlp.experts", "mlp.gate"]),
     inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
     normalised: [true, true],
+    dense_layers: DenseLayers::AllOrNone,
     ..MoeRow::QWEN
 };
 

@@ -5,7 +5,7 @@ use imaginal_tensor::RopeStyle;
 
 use super::dense::{GRANITE, GRANITE_ATTENTION};
 use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, attention};
-use super::qwen::QWEN2_ATTENTION;
+use super::qwen::QWEN2_MOE_ATTENTION;
 use super::{Arch, HfName, NormName, Outside, SubLayer};
 use crate::blocks::{
     ActivationRow, AttentionRow, Bias, BlockRow, Choice, DenseLayers, EXPERTS, Fused, Mamba2Row, MlpRow, MoeRow,
@@ -38,7 +38,7 @@ pub(super) const QWEN2_MOE: Arch = Arch {
     hf: &[HfName { model_type: "qwen2_moe", class: "Qwen2MoeForCausalLM" }],
     context: 32768,
     layer: &[
-        attention(QWEN2_ATTENTION),
+        attention(QWEN2_MOE_ATTENTION),
         SubLayer::new(
             FFN_NORM,
             BlockRow::Choice(Choice { pick: by_step, of: &[BlockRow::Mlp(MlpRow::PLAIN), BlockRow::Moe(QWEN_SHARED)] }),
@@ -57,6 +57,7 @@ const GRANITE_EXPERTS: MoeRow = MoeRow {
     inner: Key::new(&["expert_feed_forward_length", "feed_forward_length"], &["intermediate_size"]),
     scores: Scores::SoftmaxChosen,
     normalised: [false, false],
+    dense_layers: DenseLayers::AllOrNone,
     shared: Some(SharedRow {
         hf: "shared_mlp",
         gate: None,

@@ -17,6 +17,10 @@ const ATTENTION: AttentionRow = AttentionRow {
 pub(super) const QWEN2_ATTENTION: AttentionRow =
     AttentionRow { qkv_bias: Bias::Always, out_bias: Bias::Never, qk_norm: None, ..ATTENTION };
 
+/// With a field for the biases.
+pub(super) const QWEN2_MOE_ATTENTION: AttentionRow =
+    AttentionRow { qkv_bias: Bias::Usually(&["qkv_bias"]), ..QWEN2_ATTENTION };
+
 pub(super) const QWEN2: Arch = Arch {
     name: "qwen2",
     doc: "Qwen 2 and 2.5: Llama's shape with biases on queries, keys and values",

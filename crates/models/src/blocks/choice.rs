@@ -1,4 +1,4 @@
-use super::{BlockConfig, BlockRow, Reader};
+use super::{BlockConfig, BlockRow, Keys, Reader, write_recurrent};
 use crate::config::LONGEST;
 use crate::fields::Key;
 
@@ -32,6 +32,21 @@ impl Choice {
             at.into_iter().zip(configs).for_each(|(n, config)| all[n] = Some(config));
         }
         all.into_iter().flatten().collect()
+    }
+}
+
+impl Choice {
+    /// Where all layers have another block, metadata has to say so too.
+    pub(super) fn write_absent(&self, layers: &[(usize, &BlockConfig)], keys: &mut Keys) {
+        let attends = |row: &BlockRow| matches!(row, BlockRow::Attention(_) | BlockRow::Mla(_));
+        if self.of.iter().any(attends) && !keys.has("attention.head_count_kv") {
+            keys.set("attention.head_count_kv", 0u32);
+        }
+        let recurrent = |row: &BlockRow| matches!(row, BlockRow::DeltaNet(_) | BlockRow::Lightning(_));
+        let block = |c: &BlockConfig| matches!(c, BlockConfig::DeltaNet(_) | BlockConfig::Lightning(_));
+        if self.of.iter().any(recurrent) && !layers.iter().any(|(_, c)| block(c)) {
+            write_recurrent(std::iter::empty(), keys);
+        }
     }
 }
 

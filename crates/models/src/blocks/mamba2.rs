@@ -12,6 +12,8 @@ use crate::tensors::{Specs, Stored};
 pub struct Mamba2Row {
     /// Where its tensors are within a layer of a Hugging Face checkpoint: `mixer`.
     pub hf: &'static str,
+    /// The channels of a head in `config.json`.
+    pub head_dim: Key,
     /// The norm beside the gate.
     pub norm: GatedNormRow,
     /// Epsilon of that norm, if it is not that of all norms.
@@ -39,7 +41,8 @@ pub enum GatedNormRow {
 
 const HEADS: Key =
     Key::new(&["ssm.time_step_rank"], &["mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"]);
-const HEAD_DIM: Key = Key::new(&[], &["mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim"]);
+const HEAD_DIM: Key = Key::new(&[], &["mamba_head_dim", "mamba_d_head", "mamba_headdim"]);
+const CHANNELS: Key = Key::new(&[], &["mamba_d_ssm"]);
 const GROUPS: Key = Key::new(&["ssm.group_count"], &["mamba_n_groups", "mamba_ngroups", "n_groups"]);
 const NORM: Key = Key::new(&[], &["mamba_rms_norm"]);
 const BEFORE_GATE: Key = Key::new(&[], &["mamba_norm_before_gate"]);
@@ -50,6 +53,7 @@ impl Mamba2Row {
     /// With a norm of each group.
     pub const MAMBA: Mamba2Row = Mamba2Row {
         hf: "mamba",
+        head_dim: HEAD_DIM,
         norm: GatedNormRow::Groups,
         eps: None,
         least_step: None,
@@ -66,8 +70,11 @@ impl Mamba2Row {
         let inner = match gguf {
             true => f.size(&INNER, None, WIDTH),
             // The heads share what the block widens the residual stream to.
-            false if f.is_text(&HEAD_DIM, "auto") => widened(r) / heads * heads,
-            false => heads.saturating_mul(f.size(&HEAD_DIM, None, WIDTH)),
+            false if f.is_text(&self.head_dim, "auto") => {
+                let all = if f.has(&CHANNELS) { f.size(&CHANNELS, None, WIDTH) } else { widened(r) };
+                all / heads * heads
+            }
+            false => heads.saturating_mul(f.size(&self.head_dim, None, WIDTH)),
         };
         if inner > WIDTH
             || !inner.is_multiple_of(heads)

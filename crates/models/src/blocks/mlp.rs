@@ -11,6 +11,8 @@ use crate::tensors::{Specs, Stored};
 pub struct MlpRow {
     /// Where its tensors are within a layer of a Hugging Face checkpoint: `mlp`.
     pub hf: &'static str,
+    /// Where newer checkpoints have them, if they have moved.
+    pub moved: Option<&'static str>,
     /// The names of gate, up and down there; the first is not used without a gate.
     pub names: [&'static str; 3],
     /// The name of gate and up, one after another, where a Hugging Face checkpoint holds them as one tensor.
@@ -112,6 +114,7 @@ impl MlpRow {
     /// Llama's.
     pub const LLAMA: MlpRow = MlpRow {
         hf: "mlp",
+        moved: None,
         names: ["gate_proj", "up_proj", "down_proj"],
         hf_fused: None,
         hf_or_fused: None,
@@ -204,12 +207,14 @@ impl MlpRow {
                     None => self.whole(format!("{}.{what}", hf(self.names[i])), &shape(inner)),
                 }];
                 stored.extend(self.hf_or_fused.map(part));
+                stored.extend(self.moved.map(|at| self.whole(format!("{at}.{}.{what}", self.names[i]), &shape(inner))));
                 specs.add_ways(&name, ways, stored, &shape(inner), matrix);
             }
         }
         let down = hf(self.names[2]);
-        let stored = self.whole(format!("{down}.weight"), &[hidden, inner]);
-        specs.add_stored(&format!("ffn_down{suffix}.weight"), vec![stored], &[hidden, inner], true);
+        let places = [Some(down.clone()), self.moved.map(|at| format!("{at}.{}", self.names[2]))];
+        let stored = places.into_iter().flatten().map(|at| self.whole(format!("{at}.weight"), &[hidden, inner]));
+        specs.add_stored(&format!("ffn_down{suffix}.weight"), stored.collect(), &[hidden, inner], true);
         if c.bias {
             specs.add(&format!("ffn_down{suffix}.bias"), &[&format!("{down}.bias")], &[hidden], false);
         }

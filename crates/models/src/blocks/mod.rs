@@ -380,7 +380,11 @@ impl BlockRow {
             BlockRow::Nothing => Ok(()),
             // Its tensors tell all.
             BlockRow::Laurel => Ok(()),
-            BlockRow::Choice(choice) => choice.of.iter().try_for_each(|row| row.write(layers, keys)),
+            BlockRow::Choice(choice) => {
+                choice.of.iter().try_for_each(|row| row.write(layers, keys))?;
+                choice.write_absent(layers, keys);
+                Ok(())
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct MoeRow {
     pub norm_order: Option<Key>,
     /// What every token uses besides.
     pub shared: Option<SharedRow>,
+    /// Whether that, and the matrices into and out of a narrower space, have biases.
+    pub outer_bias: Bias,
     /// The names of its matrices in a Hugging Face checkpoint that holds gate and up as one, without `.weight`.
     pub shared_fused: Option<[&'static str; 2]>,
     /// Whether experts get tokens multiplied by their weights.
@@ -93,6 +95,8 @@ pub struct SharedRow {
 pub enum DenseLayers {
     /// GGUF files cannot have them.
     Never,
+    /// In all layers, or nowhere.
+    AllOrNone,
     /// At the beginning: `leading_dense_block_count`.
     Leading,
     /// Wherever the router is missing.
@@ -125,6 +129,9 @@ const DENSE_LAYERS: Key = Key::new(&[], &["mlp_only_layers"]);
 pub(crate) const LEADING: Key =
     Key::new(&["leading_dense_block_count"], &["first_k_dense_replace", "num_dense_layers"]);
 
+/// What a model is told that mixes layers in a way that the format does not know.
+const WITHOUT: &str = "layers without experts have no place in a GGUF file of this architecture";
+
 /// Most experts that are believed.
 const MOST: usize = 1 << 12;
 
@@ -148,6 +155,7 @@ impl MoeRow {
         never_normalised: false,
         norm_order: None,
         shared: None,
+        outer_bias: Bias::Never,
         shared_fused: None,
         on_input: false,
         dense_layers: DenseLayers::Never,
@@ -184,7 +192,11 @@ impl MoeRow {
                 (Some(key), None) => f.size_from(key, Some(0), 0, WIDTH),
                 (None, None) => inner,
             };
-            (inner > 0).then_some(SharedExperts { inner, gate: shared.gate.is_some() })
+            (inner > 0).then_some(SharedExperts {
+                inner,
+                gate: shared.gate.is_some(),
+                bias: self.bias || r.bias(self.outer_bias, "ffn_down_shexp.bias"),
+            })
         });
         MoeConfig {
             hidden: r.shared.hidden,
@@ -208,6 +220,7 @@ impl MoeRow {
                 on_input: self.on_input,
             },
             shared,
+            latent_bias: r.bias(self.outer_bias, "ffn_latent_up.bias"),
             latent: f.has(&LATENT).then(|| f.size(&LATENT, None, WIDTH)),
         }
     }
@@ -227,8 +240,8 @@ impl MoeRow {
         let width = c.latent.unwrap_or(hidden);
         if c.latent.is_some() {
             let (at, _) = self.hf.rsplit_once('.').unwrap_or_default();
-            specs.linear("ffn_latent_down", &format!("{at}.fc1_latent_proj"), [width, hidden], false, None);
-            specs.linear("ffn_latent_up", &format!("{at}.fc2_latent_proj"), [hidden, width], false, None);
+            specs.linear("ffn_latent_down", &format!("{at}.fc1_latent_proj"), [width, hidden], c.latent_bias, None);
+            specs.linear("ffn_latent_up", &format!("{at}.fc2_latent_proj"), [hidden, width], c.latent_bias, None);
         }
         let experts = &MoeConfig { hidden: width, ..c.clone() };
         let first = if c.gated { 0 } else { 1 };
@@ -246,7 +259,8 @@ impl MoeRow {
             }
         }
         if let (Some(shared), Some(row)) = (&c.shared, self.shared) {
-            let MoeConfig { hidden, gated, activation, bias, .. } = *c;
+            let MoeConfig { hidden, gated, activation, .. } = *c;
+            let bias = shared.bias;
             let mlp = MlpConfig { hidden, inner: shared.inner, gated, activation, bias, sparsity: None };
             let plain = MlpRow { hf: row.hf, ..MlpRow::PLAIN };
             match self.shared_fused {
@@ -265,7 +279,15 @@ impl MoeRow {
     }
 
     pub(super) fn write(&self, layers: &[(usize, &MoeConfig)], keys: &mut Keys) -> Result<(), String> {
-        let Some((first, c)) = layers.first() else { return Ok(()) };
+        let Some((first, c)) = layers.first() else {
+            match self.dense_layers {
+                DenseLayers::AllOrNone | DenseLayers::Anywhere => {}
+                DenseLayers::Leading => keys.set("leading_dense_block_count", keys.layers as u32),
+                DenseLayers::Interleaved => keys.set("interleave_moe_layer_step", keys.layers as u32 + 1),
+                DenseLayers::Never => return Err(WITHOUT.into()),
+            }
+            return Ok(());
+        };
         self.activation.write(c.activation, keys)?;
         if layers.len() < keys.layers {
             match self.dense_layers {
@@ -275,7 +297,7 @@ impl MoeRow {
                 DenseLayers::Leading if first + layers.len() == keys.layers => {
                     keys.set("leading_dense_block_count", *first as u32);
                 }
-                _ => return Err("layers without experts have no place in a GGUF file of this architecture".into()),
+                _ => return Err(WITHOUT.into()),
             }
         }
         if self.dense_layers == DenseLayers::Interleaved {

@@ -149,6 +149,11 @@ impl Config {
         self.tied
     }
 
+    /// The same with a head of its own, if it is a decoder's.
+    pub(crate) fn untied(self) -> Config {
+        Config { tied: self.tied && self.arch.encoder.is_some(), ..self }
+    }
+
     /// The kind of all norms outside the blocks.
     pub(crate) fn norm(&self) -> NormKind {
         self.norm
