@@ -17,7 +17,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"vocab_size", "hidden_size", "d_model", "n_embd", "embedding_dim", "num_hidden_layers", "n_layer", "n_layers", "num_blocks",
-       "num_attention_heads", "n_head", "n_heads", "intermediate_size", "model_type"}
+       "num_attention_heads", "n_head", "n_heads", "intermediate_size", "moe_intermediate_size",
+       "intermediate_size_mlp", "ffn_hidden_size", "model_type"}
 
 
 def plain(value: object) -> bool:

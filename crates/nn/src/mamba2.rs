@@ -101,7 +101,13 @@ impl Mamba2 {
         let projected = 2 * c.inner + 2 * shared + c.heads;
         let input = Linear::new(source, &name("ssm_in"), c.hidden, projected, c.in_bias, uniform(c.hidden))?;
         let channels = c.inner + 2 * shared;
-        let conv = CausalConv::new(source, &name("ssm_conv1d"), [channels, c.conv], c.conv_bias, c.activation == Activation::Silu)?;
+        let conv = CausalConv::new(
+            source,
+            &name("ssm_conv1d"),
+            [channels, c.conv],
+            c.conv_bias,
+            c.activation == Activation::Silu,
+        )?;
         let steps = Init::InverseSoftplus { min: 0.001, max: 0.1 };
         let dt_bias = source.param(&name("ssm_dt.bias"), &[c.heads], steps)?;
         let rates = Init::LogUniform { min: 1.0, max: 16.0 };

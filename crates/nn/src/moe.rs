@@ -177,8 +177,9 @@ impl Moe {
             }
             None => None,
         };
-        let mut linear =
-            |name: &str, inputs, outputs| Linear::new(source, &join(prefix, name), inputs, outputs, c.latent_bias, init);
+        let mut linear = |name: &str, inputs, outputs| {
+            Linear::new(source, &join(prefix, name), inputs, outputs, c.latent_bias, init)
+        };
         let latent = match c.latent {
             Some(width) => {
                 Some([linear("ffn_latent_down", c.hidden, width)?, linear("ffn_latent_up", width, c.hidden)?])

@@ -57,8 +57,12 @@ pub(super) const BAMBA: Arch = Arch {
 };
 
 /// The kinds of Nemotron-H's layers, by the letter and by the names that `config.json` has for them.
-const KINDS: [(char, [&str; 2]); 4] =
-    [('M', ["mamba", "linear_attention"]), ('-', ["mlp"; 2]), ('*', ["attention", "full_attention"]), ('E', ["moe"; 2])];
+const KINDS: [(char, [&str; 2]); 4] = [
+    ('M', ["mamba", "linear_attention"]),
+    ('-', ["mlp"; 2]),
+    ('*', ["attention", "full_attention"]),
+    ('E', ["moe"; 2]),
+];
 
 fn kinds(r: &Reader) -> Vec<usize> {
     if r.f.is_gguf() {
@@ -111,6 +115,7 @@ pub(super) const NEMOTRON_H: Arch = Arch {
                 BlockRow::Mamba2(Mamba2Row {
                     hf: "mixer",
                     bias: &["use_bias"],
+                    least_step: Some((Key::new(&["ssm.time_step_min"], &["time_step_min", "mamba_dt_min"]), 0.001)),
                     activation: ActivationRow::Named("mamba_hidden_act", Activation::Silu),
                     ..Mamba2Row::MAMBA
                 }),

@@ -51,11 +51,7 @@ pub(super) const MAMBA2: Arch = Arch {
     tied: false,
     layer: &[SubLayer::new(
         NormName::new("attn_norm", "norm"),
-        BlockRow::Mamba2(Mamba2Row {
-            hf: "mixer",
-            head_dim: Key::new(&[], &["head_dim"]),
-            ..Mamba2Row::MAMBA
-        }),
+        BlockRow::Mamba2(Mamba2Row { hf: "mixer", head_dim: Key::new(&[], &["head_dim"]), ..Mamba2Row::MAMBA }),
     )],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 8, "num_heads": 6,
               "head_dim": 8, "n_groups": 2}"#,

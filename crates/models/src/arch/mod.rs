@@ -362,7 +362,8 @@ impl Arch {
             LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or(Json::Null));
         let of = self.hf.iter().find(|h| h.model_type == name || h.class == name)?;
         // Other names of a class are not known there.
-        ALL.get(of.model_type).or_else(|| self.hf.iter().filter(|h| h.class == of.class).find_map(|h| ALL.get(h.model_type)))
+        ALL.get(of.model_type)
+            .or_else(|| self.hf.iter().filter(|h| h.class == of.class).find_map(|h| ALL.get(h.model_type)))
     }
 }
 

@@ -53,7 +53,10 @@ pub(super) const QWEN3_MOE: Arch = Arch {
     doc: "Qwen 3, mixture of experts",
     hf: &[HfName { model_type: "qwen3_moe", class: "Qwen3MoeForCausalLM" }],
     context: 32768,
-    layer: &[attention(ATTENTION), SubLayer::new(FFN_NORM, DENSE_OR_EXPERTS)],
+    layer: &[
+        attention(AttentionRow { window: Window::IfUsed, ..ATTENTION }),
+        SubLayer::new(FFN_NORM, DENSE_OR_EXPERTS),
+    ],
     tiny: r#"{"vocab_size": 67, "hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 2, "head_dim": 10, "num_experts": 5, "num_experts_per_tok": 2,
               "moe_intermediate_size": 13, "norm_topk_prob": true, "max_position_embeddings": 512,

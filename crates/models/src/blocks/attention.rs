@@ -136,6 +136,8 @@ pub enum Window {
     Never,
     /// `sliding_window` in every layer.
     Always,
+    /// The same, if `use_sliding_window` is set.
+    IfUsed,
     /// In layers that turn queries and keys, the end of a stretch of `attention_chunk_size` positions (Llama 4);
     /// `layer_types` overrides.
     Chunked,
@@ -173,10 +175,8 @@ const MODEL_TYPE: Key = Key::new(&[], &["model_type"]);
 const TEMPERATURE_SCALE: Key = Key::new(&["attention.temperature_scale"], &["attn_scale"]);
 const TEMPERATURE_FLOOR: Key = Key::new(&["attention.temperature_length"], &["floor_scale"]);
 const TEMPERATURE: Key = Key::new(&[], &["attn_temperature_tuning"]);
-
 const NEW_DECODER: Key = Key::new(&[], &["new_decoder_architecture"]);
 const MULTI_QUERY: Key = Key::new(&[], &["multi_query"]);
-
 /// Positions of a chunk where no field says.
 const CHUNK_SIZE: usize = 8192;
 
@@ -396,6 +396,7 @@ impl AttentionRow {
                 let window = types.iter().any(|t| f.is_text(&MODEL_TYPE, t)).then(size).flatten();
                 vec![window; layers]
             }
+            Window::IfUsed => vec![f.flag(&USE_WINDOW, false).then(size).flatten(); layers],
             Window::FromLayer if f.flag(&USE_WINDOW, false) => typed().unwrap_or_else(|| {
                 let (window, first) = (size(), f.size_from(&WINDOW_LAYERS, Some(28), 0, LONGEST));
                 (0..layers).map(|i| window.filter(|_| i >= first)).collect()

@@ -18,7 +18,8 @@ pub struct Mamba2Row {
     pub norm: GatedNormRow,
     /// Epsilon of that norm, if it is not that of all norms.
     pub eps: Option<f64>,
-    /// The least step size: the field, and what it is if that is absent.
+    /// The least step size: the field, and what it is where `config.json` has none; GGUF files without it have no bound.
+    /// `time_step_limit` has no meaning then.
     pub least_step: Option<(Key, f64)>,
     /// The fields of `config.json` that give both projections biases. No GGUF file has them.
     pub bias: &'static [&'static str],
@@ -84,11 +85,13 @@ impl Mamba2Row {
             let what = format!("{inner} channels, {heads} heads and {groups} groups have no equal shares");
             f.conflict(f.name(&HEADS), what);
         }
+        let limited = self.least_step.is_none();
         let limits = f.floats_that(&LIMITS, |x| !x.is_nan()).filter(|l| l.len() == 2 && l[0] >= 0.0 && l[0] <= l[1]);
         if limits.is_none() && f.has(&LIMITS) {
             f.problem(f.name(&LIMITS), "not two numbers, the smaller first");
         }
-        let least = self.least_step.map_or(0.0, |(key, usual)| f.float(&key, Some(usual), 0.0, 1e6));
+        let usual = |usual: f64| Some(if gguf { 0.0 } else { usual });
+        let least = self.least_step.map_or(0.0, |(key, x)| f.float(&key, usual(x), 0.0, 1e6));
         let bias = f.flag(&Key::new(&[], self.bias), false);
         let flags = matches!(self.norm, GatedNormRow::Flags);
         let normed = match flags {
@@ -115,6 +118,7 @@ impl Mamba2Row {
             }),
             // What is written for no limit at all.
             dt_limits: limits
+                .filter(|_| limited)
                 .map_or((least, f64::INFINITY), |l| (l[0], if l[1] >= 1e9 { f64::INFINITY } else { l[1] })),
             scales: None,
             layers: r.shared.layers,

@@ -59,7 +59,10 @@ pub enum ActivationRow {
 const LIMIT: f64 = 7.0;
 const SLOPE: f64 = 1.702;
 
-const ACTIVATION: Key = Key::new(&[], &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act", "ffn_config.ffn_act_fn.name"]);
+const ACTIVATION: Key = Key::new(
+    &[],
+    &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act", "ffn_config.ffn_act_fn.name"],
+);
 
 const ADJUST: Key = Key::new(&[], &["block_auto_adjust_ff_dim"]);
 const TIMES: Key = Key::new(&[], &["block_ffn_dim_multiplier"]);
