@@ -30,7 +30,7 @@ def defaults(cls: type, known: set[str]) -> dict:
     found = {f.name: f.default for f in dataclasses.fields(cls) if plain(f.default)}
     for name, part in getattr(cls, "sub_configs", {}).items():
         if name in ("attn_config", "ffn_config"):
-            found[name] = {f.name: f.default for f in dataclasses.fields(part) if plain(f.default) and f"{name}.{f.name}" in known}
+            found[name] = {f.name: f.default for f in dataclasses.fields(part) if plain(f.default) and f"{name}.{f.name}" in known and f.name not in OWN}
     if plain(getattr(cls, "default_theta", None)):
         found["rope_theta"] = cls.default_theta
     return {k: v for k, v in found.items() if (k in known or isinstance(v, dict)) and k not in OWN}

@@ -74,7 +74,12 @@ impl Json {
     }
 
     fn from_origin(origin: Origin, bytes: &[u8]) -> Result<Json> {
-        let root: Value = serde_json::from_slice(bytes).map_err(|e| origin.malformed("JSON", e))?;
+        let root = serde_json::from_slice(bytes).or_else(|error| {
+            // Python writes numbers that JSON does not have.
+            let spelt = spelt_out(bytes).ok_or(error)?;
+            serde_json::from_slice::<Value>(&spelt)
+        });
+        let root: Value = root.map_err(|e| origin.malformed("JSON", e))?;
         if !root.is_object() {
             return Err(origin.malformed("JSON", "the root is not an object"));
         }
@@ -125,6 +130,26 @@ impl Json {
     }
 }
 
+/// The text with the words that Python writes for infinite and undefined numbers as objects, `{"__float__": "Infinity"}`, which
+/// is how newer versions of transformers spell them; none if it has no such word.
+fn spelt_out(bytes: &[u8]) -> Option<Vec<u8>> {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    let (mut out, mut rest, mut quoted, mut found) = (Vec::with_capacity(bytes.len()), bytes, false, false);
+    while let [first, after @ ..] = rest {
+        let word = WORDS.iter().find(|word| !quoted && rest.starts_with(word.as_bytes()));
+        if let Some(word) = word {
+            out.extend_from_slice(format!("{{\"__float__\":\"{word}\"}}").as_bytes());
+            (rest, found) = (&rest[word.len()..], true);
+            continue;
+        }
+        let escaped = if quoted && *first == b'\\' { after.len().min(1) } else { 0 };
+        quoted ^= *first == b'"';
+        out.extend_from_slice(&rest[..1 + escaped]);
+        rest = &after[escaped..];
+    }
+    found.then_some(out)
+}
+
 /// Types that [`Json::get_as`] converts to.
 pub trait FromJson: Sized {
     /// The type in words, for errors.
@@ -165,5 +190,31 @@ impl<T: FromJson> FromJson for Vec<T> {
     const EXPECTED: &'static str = "a list";
     fn from_json(value: &Value) -> Option<Self> {
         value.as_array()?.iter().map(T::from_json).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_python_are_read_outside_strings() {
+        let text =
+            br#"{"limits": [0.0, Infinity, -Infinity], "x": NaN, "said": "no \"Infinity\" or NaN", "\\": "Infinity"}"#;
+        let json = Json::parse("config.json", text).unwrap();
+        let float = |word: &str| serde_json::json!({ "__float__": word });
+        assert_eq!(json.get("limits.1"), None);
+        assert_eq!(json.get("limits").unwrap()[1], float("Infinity"));
+        assert_eq!(json.get("limits").unwrap()[2], float("-Infinity"));
+        assert_eq!(json.get("x"), Some(&float("NaN")));
+        assert_eq!(json.get_as::<String>("said").unwrap().unwrap(), "no \"Infinity\" or NaN");
+        assert_eq!(json.get_as::<String>("\\").unwrap().unwrap(), "Infinity");
+    }
+
+    #[test]
+    fn other_words_stay_errors_at_their_place() {
+        for text in [r#"{"x": Inf}"#, r#"{"x": Infinity"#, r#"{"x": "NaN}"#, "{\"x\": nan}", r#"{"NaN\"#] {
+            assert!(Json::parse("config.json", text.as_bytes()).is_err(), "{text}");
+        }
     }
 }

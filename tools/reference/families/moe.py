@@ -74,9 +74,23 @@ FAMILIES = {
                  "_drop": ["head_dim", "attention_bias", "mlp_bias"]},
         "variants": {
             "plain": {"_about": "shared expert with a gate, weights not normalised, qkv biases"},
+            "alternating": {"_about": "no biases (qkv_bias), windows in every other layer before max_window_layers, fields of "
+                            "the class left out", "num_hidden_layers": 4, "hidden_size": 16, "qkv_bias": False,
+                            "use_sliding_window": True, "max_window_layers": 3, "num_experts": 3, "_seed": 2,
+                            "_drop": ["rope_theta", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "rms_norm_eps",
+                                      "rope_scaling", "tie_word_embeddings", "head_dim", "attention_bias", "mlp_bias"],
+                            "_gguf": "llama.cpp has neither these windows nor goes without the biases"},
             "dense-layers": {"_about": "layer 0 and 2 dense by decoder_sparse_step, norm_topk_prob, tied",
                              "num_hidden_layers": 4, "decoder_sparse_step": 2, "norm_topk_prob": True,
                              "tie_word_embeddings": True, "_gguf": "llama.cpp has experts in every layer"},
+        },
+    },
+    "qwen3_moe": {
+        "base": {**MOE, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 4, "hidden_size": 16,
+                 "num_experts_per_tok": 2, "moe_intermediate_size": 7, "norm_topk_prob": True, "_drop": ["mlp_bias"]},
+        "variants": {
+            "window": {"_about": "a window in every layer, whatever max_window_layers says", "use_sliding_window": True,
+                       "sliding_window": 7, "max_window_layers": 1, "_gguf": "llama.cpp has no window here"},
         },
     },
     "granitemoe": {
@@ -97,7 +111,13 @@ FAMILIES = {
                  "attn_config": {"clip_qkv": 1.5, "kv_n_heads": 2, "rope_theta": 700.0},
                  "rope_parameters": {"rope_type": "default", "rope_theta": 700.0}, "_hidden": ["rope_parameters"],
                  "ffn_config": {"ffn_hidden_size": 13, "moe_num_experts": 5, "moe_top_k": 2, "ffn_act_fn": {"name": "silu"}}},
-        "variants": {"plain": {"_about": "fused qkv clipped to 1.5, LayerNorm without bias, experts in one matrix each"}},
+        "variants": {
+            "plain": {"_about": "fused qkv clipped to 1.5, LayerNorm without bias, experts in one matrix each"},
+            "undivided": {"_about": "weights of experts not divided by their sum (null), GELU", "_seed": 1, "d_model": 16,
+                          "ffn_config": {"ffn_hidden_size": 9, "moe_num_experts": 3, "moe_top_k": 2,
+                                         "ffn_act_fn": {"name": "gelu"}, "moe_normalize_expert_weights": None},
+                          "_gguf": "llama.cpp divides, and has SiLU"},
+        },
     },
     "llama4": {
         "base": LLAMA4,
@@ -131,6 +151,8 @@ FAMILIES = {
                      "rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 128,
                                       "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707},
                      "_llama": "llama.cpp routes without groups here"},
+            "divided": {"_about": "norm_topk_prob, of which the class takes no notice", "norm_topk_prob": True, "_seed": 2,
+                        "num_hidden_layers": 2, "_gguf": "llama.cpp takes notice"},
             "yarn-greedy": {"_about": "YaRN with mscale in MLA, routing without groups", "q_lora_rank": 13, "_seed": 1,
                      "rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 128,
                                       "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707}},

@@ -73,6 +73,9 @@ FAMILIES = {
                  **IDS, "pad_token_id": 0, "tie_word_embeddings": False},
         "variants": {
             "plain": {"_about": "Mamba-1 with norms without weights on B, C and dt"},
+            "width": {"_about": "intermediate_size that is not expand times the width, as published; eps of the class",
+                      "expand": 8, "intermediate_size": 24, "hidden_size": 16, "_seed": 1,
+                      "_drop": ["mixer_rms_eps", "layer_norm_epsilon", "tie_word_embeddings"]},
             "tied": {"_about": "tied, explicit rank, mixer_rms_eps of its own", "tie_word_embeddings": True,
                      "time_step_rank": 5, "mixer_rms_eps": 1e-2, "layer_norm_epsilon": 1e-4, "conv_kernel": 3,
                      "_gguf": "llama.cpp has one epsilon for all norms"},
@@ -131,6 +134,15 @@ FAMILIES = {
                     "num_experts_per_tok": 2, "moe_intermediate_size": 9, "moe_shared_expert_intermediate_size": 13,
                     "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
                     "routed_scaling_factor": 2.5},
+            "saved": {"_about": "as save_pretrained writes it: names of layers and no number of them, infinite limits; a least "
+                      "step that matters, biases of MLPs, shared experts and latent projections, GELU after the convolution",
+                      "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"], "n_routed_experts": 4,
+                      "num_experts_per_tok": 2, "moe_intermediate_size": 7, "moe_shared_expert_intermediate_size": 9, "n_shared_experts": 1,
+                      "moe_latent_size": 10, "n_group": 1, "topk_group": 1, "norm_topk_prob": True, "hidden_size": 16,
+                      "intermediate_size": 11, "time_step_limit": [0.0, {"__float__": "Infinity"}], "time_step_min": 0.2,
+                      "mlp_bias": True, "use_bias": True, "mamba_hidden_act": "gelu", "_seed": 2,
+                      "_drop": ["hybrid_override_pattern", "num_hidden_layers", "rms_norm_eps"],
+                      "_gguf": "GGUF has no place for the biases"},
             "latent": {"_about": "experts in a smaller space (moe_latent_size), two of four groups", "num_hidden_layers": 4,
                        "hybrid_override_pattern": "ME*E", "n_routed_experts": 8, "num_experts_per_tok": 3,
                        "moe_intermediate_size": 9, "moe_shared_expert_intermediate_size": 13, "n_shared_experts": 1,
@@ -148,6 +160,13 @@ FAMILIES = {
                  "ssm_out_multiplier": 0.7, "ssm_multipliers": [0.9, 0.8, 0.7, 1.1, 1.2], "_embed": 0.4},
         "variants": {
             "norm": {"_about": "attention and Mamba-2 side by side in every layer, multipliers everywhere, gated norm"},
+            "silent": {"_about": "fields with the values of the class left out: norm before the gate or none, heads that "
+                       "share d_ssm", "mamba_d_ssm": 40, "mamba_n_heads": 4, "mamba_d_state": 6, "mamba_rms_norm": True,
+                       "hidden_size": 16, "intermediate_size": 11, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 6, "_seed": 4,
+                       "_drop": ["mamba_norm_before_gate", "mamba_d_head", "mamba_n_groups", "mamba_d_conv", "mamba_conv_bias",
+                                 "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "rope_theta",
+                                 "embedding_multiplier", "attn_layer_indices"],
+                       "_gguf": "GGUF has no place for a gate after the norm"},
             "no-norm": {"_about": "gate without norm, d_ssm other than expand times hidden, tied", "mamba_rms_norm": False,
                         "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_n_groups": 1},
             "norm-first": {"_about": "mamba_norm_before_gate, biases, tied", "mamba_norm_before_gate": True,
@@ -229,6 +248,13 @@ FAMILIES = {
                  "linear_attn_config": {"full_attn_layers": [2, 4], "kda_layers": [1, 3], "head_dim": 8, "num_heads": 3,
                                         "short_conv_kernel_size": 4}, "_layout": "kimi_linear"},
         "variants": {
+            "saved": {"_about": "as save_pretrained writes it: layer_types, mlp_layer_types, linear_*, dense layers below "
+                      "block_sparse_moe, and a head beside a tied embedding", "hidden_size": 16, "num_hidden_layers": 3, "_layout": None, "_seed": 1,
+                      "layer_types": ["full_attention", "linear_attention", "linear_attention"],
+                      "mlp_layer_types": ["dense", "sparse", "dense"], "linear_head_dim": 6, "linear_num_heads": 3,
+                      "linear_conv_kernel_dim": 3, "tie_word_embeddings": True, "intermediate_size": 11,
+                      "_drop": ["linear_attn_config", "rms_norm_eps", "first_k_dense_replace"],
+                      "_gguf": "the converter knows the published keys only"},
             "plain": {"_about": "Kimi delta attention (decay for each channel) and MLA without RoPE in turn, experts as "
                       "deepseek_v3"},
         },

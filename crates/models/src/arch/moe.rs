@@ -290,7 +290,7 @@ pub(super) const LLAMA4: Arch = Arch {
                 when: Bias::Usually(&["use_qk_norm"]),
                 only_turned: true,
                 // Files do not say; those of Maverick, with 128 experts, are without.
-                gguf: Some(|r| r.f.size(&EXPERTS, None, 1 << 12) != 128),
+                gguf: Some(|r| r.f.size(&EXPERTS, Some(1), 1 << 12) != 128),
                 ..QkNormRow::HEAD
             }),
             hf_rope: RopeStyle::Interleaved,

@@ -17,9 +17,9 @@ const ATTENTION: AttentionRow = AttentionRow {
 pub(super) const QWEN2_ATTENTION: AttentionRow =
     AttentionRow { qkv_bias: Bias::Always, out_bias: Bias::Never, qk_norm: None, ..ATTENTION };
 
-/// With a field for the biases.
+/// With a field for the biases, and other windows.
 pub(super) const QWEN2_MOE_ATTENTION: AttentionRow =
-    AttentionRow { qkv_bias: Bias::Usually(&["qkv_bias"]), ..QWEN2_ATTENTION };
+    AttentionRow { qkv_bias: Bias::Usually(&["qkv_bias"]), window: Window::Alternating, ..QWEN2_ATTENTION };
 
 pub(super) const QWEN2: Arch = Arch {
     name: "qwen2",
