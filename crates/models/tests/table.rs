@@ -271,7 +271,7 @@ fn wrong_configurations_are_refused_by_name() {
         ("lfm2", r#"{"block_multiple_of": 0}"#, "block_multiple_of: 0 is not"),
         ("lfm2moe", r#"{"conv_L_cache": 1000000}"#, "conv_L_cache: 1000000 is not"),
         ("kimi-linear", r#"{"linear_attn_config": {"head_dim": 0}}"#, "linear_attn_config.head_dim: 0 is not"),
-        ("kimi-linear", r#"{"linear_attn_config": null}"#, "linear_attn_config.head_dim: missing"),
+        ("kimi-linear", r#"{"linear_attn_config": null, "linear_head_dim": 0}"#, "linear_head_dim: 0 is not"),
         ("minimax-01", r#"{"postnorm": false}"#, "postnorm: only true is supported"),
         ("minimax-01", r#"{"layernorm_mlp_alpha": "x"}"#, "layernorm_mlp_alpha: \"x\" is not a number"),
         ("minimax-01", r#"{"attn_type_list": [0]}"#, "attn_type_list: not a list of truth values for 3 layers"),
