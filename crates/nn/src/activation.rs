@@ -15,6 +15,22 @@ pub enum Activation {
     Relu2,
     /// The hyperbolic tangent.
     Tanh,
+    /// `x` itself.
+    Identity,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    /// [`Activation::GeluErf`] within ±10.
+    ClippedGelu,
+    /// `x`, or `0.01 x` below 0.
+    LeakyRelu,
+    /// [`Activation::Relu`], at most 6.
+    Relu6,
+    /// `x · min(max(x + 3, 0), 6) / 6` (Howard et al. 2019).
+    HardSwish,
+    /// `x · tanh(ln(1 + e^x))` (Misra 2019).
+    Mish,
     /// Of GPT-OSS, for gated networks: with the gate at most `limit` and the other in ±`limit`,
     /// `gate · sigmoid(slope · gate) · (up + 1)`. Alone it is `x · sigmoid(slope · x)`.
     ClampedSwiglu {
@@ -32,10 +48,18 @@ impl Activation {
             // A gated network is named as a whole by some.
             "silu" | "swish" | "swiglu" => Activation::Silu,
             "gelu" | "gelu_python" | "geglu" => Activation::GeluErf,
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Activation::Gelu,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => Activation::Gelu,
             "relu" => Activation::Relu,
             "relu2" => Activation::Relu2,
             "tanh" => Activation::Tanh,
+            "linear" => Activation::Identity,
+            "sigmoid" => Activation::Sigmoid,
+            "quick_gelu" => Activation::QuickGelu,
+            "gelu_10" => Activation::ClippedGelu,
+            "leaky_relu" => Activation::LeakyRelu,
+            "relu6" => Activation::Relu6,
+            "hardswish" => Activation::HardSwish,
+            "mish" => Activation::Mish,
             _ => return None,
         })
     }
@@ -52,6 +76,14 @@ impl Activation {
             Activation::Relu => x.relu(),
             Activation::Relu2 => x.relu()?.sqr(),
             Activation::Tanh => x.tanh(),
+            Activation::Identity => Ok(x.clone()),
+            Activation::Sigmoid => x.sigmoid(),
+            Activation::QuickGelu => x.mul(&x.mul_scalar(1.702)?.sigmoid()?),
+            Activation::ClippedGelu => x.gelu_erf()?.clamp(-10.0, 10.0),
+            Activation::LeakyRelu => x.relu()?.add(&x.clamp(f64::NEG_INFINITY, 0.0)?.mul_scalar(0.01)?),
+            Activation::Relu6 => x.clamp(0.0, 6.0),
+            Activation::HardSwish => x.mul(&x.add_scalar(3.0)?.clamp(0.0, 6.0)?.mul_scalar(1.0 / 6.0)?),
+            Activation::Mish => x.mul(&x.softplus()?.tanh()?),
             Activation::ClampedSwiglu { slope, .. } => x.mul(&x.mul_scalar(slope)?.sigmoid()?),
         }
     }

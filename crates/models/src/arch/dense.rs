@@ -439,6 +439,9 @@ pub(super) const FALCON: Arch = Arch {
         },
         Variant {
             when: |r| {
+                if r.f.is_gguf() {
+                    return r.present("ffn_norm.weight");
+                }
                 let serial = !r.f.flag(&Key::new(&[], &["parallel_attn"]), true);
                 serial && !r.f.flag(&Key::new(&[], &["new_decoder_architecture"]), false)
             },

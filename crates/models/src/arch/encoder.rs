@@ -7,7 +7,7 @@ use super::{
     Arch, DenseRow, EmbeddingRow, EncoderRow, Fixed, HfName, LabelsRow, MaskedRow, NormName, Outside, Pooled,
     Positions, SubLayer,
 };
-use crate::blocks::{ActivationRow, AttentionRow, Bias, BlockRow, Fused, MlpRow, RopeRow, Turned, Window};
+use crate::blocks::{ActivationRow, AttentionRow, Bias, BlockRow, Fused, LocalRope, MlpRow, RopeRow, Turned, Window};
 use crate::fields::Key;
 
 /// A block after which the residual stream is normalised.
@@ -187,13 +187,14 @@ pub(super) const MODERN_BERT: Arch = Arch {
                 out_bias: Bias::Optional(&["attention_bias"]),
                 rope: RopeRow {
                     theta: 160_000.0,
-                    local: Some((
-                        Key::new(
+                    local: Some(LocalRope {
+                        theta: Key::new(
                             &["rope.freq_base_swa"],
                             &["rope_parameters.sliding_attention.rope_theta", "local_rope_theta"],
                         ),
-                        10_000.0,
-                    )),
+                        usual: 10_000.0,
+                        alike: true,
+                    }),
                     ..RopeRow::PLAIN
                 },
                 causal: false,

@@ -4,16 +4,27 @@ use imaginal_nn::Activation;
 
 use super::llama::{ATTN_NORM, FFN_NORM, LLAMA, attention, mlp};
 use super::{Arch, Factor, HfName, NormName, Outside, Scales, SubLayer};
-use crate::blocks::{ActivationRow, AttentionRow, BlockRow, MlpRow, QkNormRow, RopeRow, Scale, Window};
+use crate::blocks::{ActivationRow, AttentionRow, BlockRow, LocalRope, MlpRow, QkNormRow, RopeRow, Scale, Window};
 use crate::fields::Key;
 
-const MLP: MlpRow = MlpRow { activation: ActivationRow::Always(Activation::Gelu), ..MlpRow::PLAIN };
+const FIRST_MLP: MlpRow = MlpRow { activation: ActivationRow::Approximate("hidden_act"), ..MlpRow::PLAIN };
+
+/// Files have `hidden_act` too, which says nothing.
+const ACTIVATION: ActivationRow = ActivationRow::Named("hidden_activation", Activation::Gelu);
+const MLP: MlpRow = MlpRow { activation: ACTIVATION, ..MlpRow::PLAIN };
+
+/// Llama's attention whose rows lie as in Hugging Face checkpoints.
+const BIASED: AttentionRow = AttentionRow {
+    qkv_bias: AttentionRow::LLAMA.qkv_bias,
+    out_bias: AttentionRow::LLAMA.out_bias,
+    ..AttentionRow::PLAIN
+};
 
 const CAPPED: AttentionRow = AttentionRow {
     scale: Scale::RootOf { key: Key::new(&[], &["query_pre_attn_scalar"]), wide_layers: 46 },
     softcap: Some(Key::new(&["attn_logit_softcapping"], &["attn_logit_softcapping"])),
     window: Window::Pattern { period: 2, full: 1 },
-    ..AttentionRow::PLAIN
+    ..BIASED
 };
 
 /// A block between two norms.
@@ -36,7 +47,7 @@ pub(super) const GEMMA: Arch = Arch {
     tied: true,
     context: 8192,
     scales: Scales { embedding: Factor::SqrtWidth, ..Scales::ONE },
-    layer: &[attention(AttentionRow::PLAIN), mlp(MLP)],
+    layer: &[attention(BIASED), mlp(FIRST_MLP)],
     tiny: r#"{"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
               "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 37}"#,
     ..LLAMA
@@ -61,10 +72,14 @@ pub(super) const GEMMA2: Arch = Arch {
 /// Layers with a window have a base of their own.
 const LOCAL_ROPE: RopeRow = RopeRow {
     theta: 1e6,
-    local: Some((
-        Key::new(&["rope.freq_base_swa"], &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"]),
-        10000.0,
-    )),
+    local: Some(LocalRope {
+        theta: Key::new(
+            &["rope.freq_base_swa"],
+            &["rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"],
+        ),
+        usual: 10000.0,
+        alike: false,
+    }),
     ..RopeRow::PLAIN
 };
 
@@ -81,6 +96,8 @@ pub(super) const GEMMA3: Arch = Arch {
             ATTN_NORM,
             BlockRow::Attention(AttentionRow {
                 scale: Scale::RootOf { key: Key::new(&[], &["query_pre_attn_scalar"]), wide_layers: 62 },
+                // Files have a field for a cap, which is not used.
+                softcap: None,
                 qk_norm: Some(QkNormRow::HEAD),
                 window: Window::Pattern { period: 6, full: 5 },
                 rope: LOCAL_ROPE,
@@ -102,14 +119,11 @@ const SHARED: AttentionRow = AttentionRow {
     shared: Some(Key::new(&["attention.shared_kv_layers"], &["num_kv_shared_layers"])),
     window: Window::Pattern { period: 5, full: 4 },
     rope: LOCAL_ROPE,
-    ..AttentionRow::PLAIN
+    ..BIASED
 };
 
-const SPARSE_MLP: MlpRow = MlpRow {
-    sparsity: Some(Key::new(&["activation_sparsity_scale"], &["activation_sparsity_pattern"])),
-    activation: ActivationRow::Usually(Activation::Gelu),
-    ..MLP
-};
+const SPARSE_MLP: MlpRow =
+    MlpRow { sparsity: Some(Key::new(&["activation_sparsity_scale"], &["activation_sparsity_pattern"])), ..MLP };
 
 pub(super) const GEMMA3N: Arch = Arch {
     name: "gemma3n",

@@ -1,10 +1,10 @@
 mod lending;
 mod windows;
 
-use imaginal_nn::{AttentionConfig, NormKind, Over, QkNorm, RopeConfig, Temperature};
+use imaginal_nn::{AttentionConfig, NormKind, Over, QkNorm, RopeConfig, RopeScaling, Temperature};
 use imaginal_tensor::RopeStyle;
 
-use super::rope::{self, RopeRow, Ropes, Turned};
+use super::rope::{self, LocalRope, RopeRow, Ropes, Turned};
 use super::{Bias, Keys, Reader};
 use crate::config::WIDTH;
 use crate::fields::Key;
@@ -179,6 +179,8 @@ const TEMPERATURE_SCALE: Key = Key::new(&["attention.temperature_scale"], &["att
 const TEMPERATURE_FLOOR: Key = Key::new(&["attention.temperature_length"], &["floor_scale"]);
 const TEMPERATURE: Key = Key::new(&[], &["attn_temperature_tuning"]);
 
+const BOTH_WAYS: Key = Key::new(&[], &["use_bidirectional_attention"]);
+
 const NEW_DECODER: Key = Key::new(&[], &["new_decoder_architecture"]);
 const MULTI_QUERY: Key = Key::new(&[], &["multi_query"]);
 
@@ -251,10 +253,16 @@ impl AttentionRow {
         if value_dim != head_dim {
             f.conflict(f.name(&VALUE_DIM), format!("{value_dim} differs from the {head_dim} of the keys"));
         }
+        if self.causal && f.has(&BOTH_WAYS) && f.flag(&BOTH_WAYS, false) {
+            f.problem(f.name(&BOTH_WAYS), "only false is supported here");
+        }
         let windows = self.windows(r);
         let windowed: Vec<bool> = windows.iter().map(Option::is_some).collect();
         let alibi = self.alibi.is_some_and(|key| f.flag(&key, false));
-        let turned = if alibi { vec![false; r.layers.len()] } else { self.rope.turned(r, &windowed) };
+        let turned = match alibi {
+            true => vec![false; r.layers.len()],
+            false => self.rope.turned(r, f.has(&WINDOW).then_some(&windowed)),
+        };
         let style = if f.is_gguf() { self.gguf_rope } else { self.hf_rope };
         let ropes = turned.contains(&true).then(|| self.rope.read(r, head_dim, style));
         let rope = |layer: usize| -> Option<RopeConfig> {
@@ -463,11 +471,14 @@ impl AttentionRow {
             layers.iter().filter(|(_, c)| fits(c)).find_map(|(_, c)| c.rope.as_ref())
         };
         match self.rope.local {
-            Some((Key { gguf: [key, ..], .. }, _)) => {
+            Some(LocalRope { theta: Key { gguf: [key, ..], .. }, .. }) => {
                 if let Some(rope) = turned(Some(false)).or(turned(None)) {
                     rope::write(&self.rope, rope, keys)?;
                 }
                 if let Some(rope) = turned(Some(true)) {
+                    if rope.scaling != RopeScaling::None {
+                        return Err("stretched wavelengths of layers with a window have no place in a GGUF file".into());
+                    }
                     keys.set(key, rope.theta as f32);
                 }
             }
@@ -506,7 +517,14 @@ impl AttentionRow {
     }
 
     fn write_windows(&self, layers: &[(usize, &AttentionConfig)], keys: &mut Keys) -> Result<(), String> {
-        let Some(window) = layers.iter().find_map(|(_, c)| c.window) else { return Ok(()) };
+        let Some(window) = layers.iter().find_map(|(_, c)| c.window) else {
+            return match self.rope.turned {
+                Turned::Windowed if layers.iter().any(|(_, c)| c.rope.is_none()) => {
+                    Err("that no layer turns queries and keys has no place in a GGUF file".into())
+                }
+                _ => Ok(()),
+            };
+        };
         let window = if self.causal { window } else { 2 * (window - 1) };
         keys.set("attention.sliding_window", window.min(u32::MAX as usize) as u32);
         let sliding = |i: usize| layers.iter().any(|(at, c)| *at == i && c.window.is_some());

@@ -51,6 +51,8 @@ pub enum ActivationRow {
     Always(Activation),
     /// As a field of this name says; this one if it does not, and in GGUF files.
     Named(&'static str, Activation),
+    /// The same, where `gelu` is the name of the approximation, which is the usual one (Gemma).
+    Approximate(&'static str),
     /// [`Activation::ClampedSwiglu`]: the fields of its bound, 7 if it is absent, and of its slope, 1.702 if it is absent.
     Clamped(Key, Key),
 }
@@ -61,7 +63,14 @@ const SLOPE: f64 = 1.702;
 
 const ACTIVATION: Key = Key::new(
     &[],
-    &["hidden_act", "hidden_activation", "activation_function", "mlp_hidden_act", "ffn_config.ffn_act_fn.name"],
+    &[
+        "hidden_act",
+        "hidden_activation",
+        "activation_function",
+        "mlp_hidden_act",
+        "activation",
+        "ffn_config.ffn_act_fn.name",
+    ],
 );
 
 const ADJUST: Key = Key::new(&[], &["block_auto_adjust_ff_dim"]);
@@ -77,14 +86,20 @@ impl ActivationRow {
                 return Activation::ClampedSwiglu { limit, slope: r.f.float(&slope, Some(SLOPE), 1e-3, 1e3) };
             }
             ActivationRow::Usually(activation) | ActivationRow::Named(_, activation) => activation,
+            ActivationRow::Approximate(_) => Activation::Gelu,
         };
         let (field, found) = match self {
-            ActivationRow::Named(field, _) => (field.to_owned(), r.f.hf_text(field)),
+            ActivationRow::Named(field, _) | ActivationRow::Approximate(field) => {
+                (field.to_owned(), r.f.hf_text(field))
+            }
             _ => (r.f.name(&ACTIVATION), r.f.text(&ACTIVATION)),
         };
         let Some(name) = found else { return usual };
+        if matches!((self, name.as_str()), (ActivationRow::Approximate(_), "gelu")) {
+            return usual;
+        }
         Activation::by_hf(&name).unwrap_or_else(|| {
-            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, relu and relu2 are";
+            let known = "those that transformers knows are, but for those with parameters";
             r.f.problem(field, format!("{name:?} is not supported; {known}"));
             usual
         })
@@ -94,6 +109,7 @@ impl ActivationRow {
     pub(super) fn write(self, is: Activation, keys: &mut Keys) -> Result<(), String> {
         let usual = match self {
             ActivationRow::Usually(usual) | ActivationRow::Always(usual) | ActivationRow::Named(_, usual) => usual,
+            ActivationRow::Approximate(_) => Activation::Gelu,
             ActivationRow::Clamped(limit, slope) => {
                 let Activation::ClampedSwiglu { limit: l, slope: s } = is else { return Ok(()) };
                 for (Key { gguf, .. }, is, usual) in [(limit, l, LIMIT), (slope, s, SLOPE)] {

@@ -33,7 +33,7 @@ pub use mlp::{ActivationRow, MlpRow};
 pub use moe::{DenseLayers, GroupScore, MoeRow, SharedRow, Stacks};
 pub(crate) use moe::{EXPERTS, after_leading, by_interleave, by_step, if_any, is_softmax};
 pub(crate) use reader::{Reader, Tensors};
-pub use rope::{RopeRow, Turned};
+pub use rope::{LocalRope, RopeRow, Turned};
 pub use rwkv::{ChannelMixRow, Rwkv6Row, Rwkv7Row};
 pub(crate) use shared::SHARED_LAYERS;
 pub use shared::SharedBlockRow;

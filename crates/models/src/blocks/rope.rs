@@ -14,8 +14,8 @@ pub struct RopeRow {
     pub partial: f64,
     /// Base of the wavelengths where `config.json` does not say.
     pub theta: f64,
-    /// Base for layers with a window, which are not scaled then (Gemma 3): the field and its default.
-    pub local: Option<(Key, f64)>,
+    /// What layers with a window have of their own (Gemma 3).
+    pub local: Option<LocalRope>,
     /// Whether YaRN rounds its bounds, where `config.json` does not say and in GGUF files, which never do.
     pub truncate: bool,
     /// What stretches the wavelengths where `config.json` does not speak of it.
@@ -25,6 +25,17 @@ pub struct RopeRow {
     pub axes: bool,
 }
 
+/// Wavelengths of layers with a window. In GGUF files they are not stretched.
+#[derive(Copy, Clone, Debug)]
+pub struct LocalRope {
+    /// Their base.
+    pub theta: Key,
+    /// Where no field says.
+    pub usual: f64,
+    /// Whether `rope_scaling` is about them too.
+    pub alike: bool,
+}
+
 /// Which layers turn their queries and keys.
 #[derive(Copy, Clone, Debug)]
 pub enum Turned {
@@ -32,7 +43,7 @@ pub enum Turned {
     All,
     /// None.
     Never,
-    /// Those with a window; the others tell no positions (Command R7B, EXAONE 4). All, if no layer has a window.
+    /// Those with a window; the others tell no positions (Command R7B, EXAONE 4). All, if the model has no window.
     Windowed,
     /// All but each n-th; a list `no_rope_layers` in `config.json` (0 for layers that do not turn) overrides.
     AllButEach(usize),
@@ -50,17 +61,6 @@ impl RopeRow {
         truncate: true,
         usual: None,
         axes: false,
-    };
-}
-
-/// The names of a field in all the objects that `config.json` may have it in.
-macro_rules! names {
-    ($($name:literal),*) => {
-        &[$(
-            concat!("rope_parameters.full_attention.", $name),
-            concat!("rope_parameters.", $name),
-            concat!("rope_scaling.", $name),
-        )*]
     };
 }
 
@@ -88,29 +88,60 @@ const PARTIAL: Key = Key::new(
         "rotary_emb_fraction",
     ],
 );
-const SCALING: Key = Key::new(&["rope.scaling.type"], names!("rope_type", "type"));
-const FACTOR: Key = Key::new(&["rope.scaling.factor", "rope.scale_linear"], names!("factor"));
-const LOW: Key = Key::new(&[], names!("low_freq_factor"));
-const HIGH: Key = Key::new(&[], names!("high_freq_factor"));
-const ORIGINAL: Key = Key::new(
-    &["rope.scaling.original_context_length"],
-    &[
-        "rope_parameters.full_attention.original_max_position_embeddings",
-        "rope_parameters.original_max_position_embeddings",
-        "rope_scaling.original_max_position_embeddings",
-        "original_max_position_embeddings",
-    ],
-);
-const FAST: Key = Key::new(&["rope.scaling.yarn_beta_fast"], names!("beta_fast"));
-const SLOW: Key = Key::new(&["rope.scaling.yarn_beta_slow"], names!("beta_slow"));
-const TRUNCATE: Key = Key::new(&[], names!("truncate"));
-const AMPLITUDE: Key =
-    Key::new(&["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"], names!("attention_factor"));
 const LOG_MULTIPLIER: Key = Key::new(&["rope.scaling.yarn_log_multiplier"], &[]);
-const MSCALE: Key = Key::new(&[], names!("mscale"));
-const MSCALE_ALL: Key = Key::new(&[], names!("mscale_all_dim"));
-const SHORT: Key = Key::new(&[], names!("short_factor"));
-const LONG: Key = Key::new(&[], names!("long_factor"));
+
+/// The fields by which wavelengths are stretched.
+struct Stretch {
+    kind: Key,
+    factor: Key,
+    low: Key,
+    high: Key,
+    original: Key,
+    fast: Key,
+    slow: Key,
+    truncate: Key,
+    amplitude: Key,
+    mscale: Key,
+    mscale_all: Key,
+    short: Key,
+    long: Key,
+}
+
+/// The same fields in all the objects that `config.json` may have them in.
+macro_rules! stretch {
+    ($($object:literal),*) => {
+        Stretch {
+            kind: Key::new(&["rope.scaling.type"], &[$(concat!($object, ".rope_type"), concat!($object, ".type")),*]),
+            factor: stretch!(&["rope.scaling.factor", "rope.scale_linear"], "factor", $($object),*),
+            low: stretch!(&[], "low_freq_factor", $($object),*),
+            high: stretch!(&[], "high_freq_factor", $($object),*),
+            original: Key::new(
+                &["rope.scaling.original_context_length"],
+                &["original_max_position_embeddings", $(concat!($object, ".original_max_position_embeddings")),*],
+            ),
+            fast: stretch!(&["rope.scaling.yarn_beta_fast"], "beta_fast", $($object),*),
+            slow: stretch!(&["rope.scaling.yarn_beta_slow"], "beta_slow", $($object),*),
+            truncate: stretch!(&[], "truncate", $($object),*),
+            amplitude: stretch!(
+                &["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"],
+                "attention_factor",
+                $($object),*
+            ),
+            mscale: stretch!(&[], "mscale", $($object),*),
+            mscale_all: stretch!(&[], "mscale_all_dim", $($object),*),
+            short: stretch!(&[], "short_factor", $($object),*),
+            long: stretch!(&[], "long_factor", $($object),*),
+        }
+    };
+    ($gguf:expr, $name:literal, $($object:literal),*) => {
+        Key::new($gguf, &[$(concat!($object, ".", $name)),*])
+    };
+}
+
+const STRETCH: Stretch = stretch!("rope_parameters.full_attention", "rope_parameters", "rope_scaling");
+const LOCAL_STRETCH: Stretch = stretch!("rope_parameters.sliding_attention");
+/// Where layers with a window are stretched as the others unless the file speaks of them (ModernBERT).
+const ALL_STRETCH: Stretch = stretch!("rope_parameters.sliding_attention", "rope_scaling");
 const TURNED: Key = Key::new(&["rope.scaling.finetuned"], &[]);
 const EMBEDDING: Key = Key::new(&[], &["position_embedding_type"]);
 const NO_ROPE: Key = Key::new(&[], &["no_rope_layers"]);
@@ -136,17 +167,19 @@ impl RopeRow {
             f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
         }
         let theta = f.float(&THETA, Some(self.theta), 1.0, 1e12);
-        let full = RopeConfig { style, dims, theta, scaling: scaling(self, r, dims, theta) };
-        let local = self.local.as_ref().map(|(key, default)| RopeConfig {
-            theta: f.float(key, Some(*default), 1.0, 1e12),
-            scaling: RopeScaling::None,
-            ..full.clone()
+        let full = RopeConfig { style, dims, theta, scaling: scaling(self, r, &STRETCH, dims, theta) };
+        let local = self.local.as_ref().map(|local| {
+            let theta = f.float(&local.theta, Some(local.usual), 1.0, 1e12);
+            let stretch = if local.alike { &ALL_STRETCH } else { &LOCAL_STRETCH };
+            let scaling = if f.is_gguf() { RopeScaling::None } else { scaling(self, r, stretch, dims, theta) };
+            RopeConfig { theta, scaling, ..full.clone() }
         });
         Ropes { full, local }
     }
 
-    /// Whether each of the reader's layers turns its queries and keys, given which have windows.
-    pub(super) fn turned(&self, r: &Reader, windowed: &[bool]) -> Vec<bool> {
+    /// Whether each of the reader's layers turns its queries and keys, given which have windows, if the model has a size
+    /// for them.
+    pub(super) fn turned(&self, r: &Reader, windowed: Option<&Vec<bool>>) -> Vec<bool> {
         match self.turned {
             Turned::All => vec![true; r.layers.len()],
             Turned::Never => vec![false; r.layers.len()],
@@ -154,8 +187,7 @@ impl RopeRow {
                 let rope = if r.f.is_gguf() { r.f.flag(&TURNED, true) } else { r.f.is_text(&EMBEDDING, "rope") };
                 vec![rope; r.layers.len()]
             }
-            Turned::Windowed if windowed.contains(&true) => windowed.to_vec(),
-            Turned::Windowed => vec![true; r.layers.len()],
+            Turned::Windowed => windowed.cloned().unwrap_or_else(|| vec![true; r.layers.len()]),
             Turned::AllButEach(n) => {
                 // An empty list says as little as none.
                 let given = r.f.floats(&NO_ROPE).is_some_and(|list| !list.is_empty());
@@ -169,75 +201,83 @@ impl RopeRow {
     }
 }
 
-fn scaling(row: &RopeRow, r: &Reader, dims: usize, theta: f64) -> RopeScaling {
+fn scaling(row: &RopeRow, r: &Reader, keys: &Stretch, dims: usize, theta: f64) -> RopeScaling {
     let f = r.f;
-    let factor = |default| f.float(&FACTOR, default, 1e-3, 1e6);
-    let original = || f.size(&ORIGINAL, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
+    let factor = |default| f.float(&keys.factor, default, 1e-3, 1e6);
+    let original = || f.size(&keys.original, (!f.is_gguf()).then_some(r.shared.context), LONGEST);
     if f.is_gguf() {
         let list = |name: &str| r.tensors.floats(name).inspect(|list| check_factors(r, name, list, dims));
         if let (Some(short), Some(long)) = (list("rope_factors_short.weight"), list("rope_factors_long.weight")) {
-            let amplitude = f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3);
+            let amplitude = f.float(&keys.amplitude, Some(1.0), 1e-3, 1e3);
             return RopeScaling::Long { short, long, original: original(), amplitude };
         }
         if let Some(factors) = list("rope_freqs.weight") {
-            if f.text(&SCALING).is_some_and(|kind| kind != "none") {
+            if f.text(&keys.kind).is_some_and(|kind| kind != "none") {
                 f.problem("rope_freqs.weight", "factors beside another scaling are not supported");
             }
             return RopeScaling::Factors(factors);
         }
     }
-    let kind = f.text(&SCALING);
+    let long = || {
+        let list = |key: &Key| {
+            let list: Vec<f32> = f.floats(key).unwrap_or_default().iter().map(|&x| x as f32).collect();
+            check_factors(r, &f.name(key), &list, dims);
+            list
+        };
+        let original = original();
+        let stretch = factor(Some(r.shared.context as f64 / original as f64));
+        let usual = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / (original as f64).ln()).sqrt() };
+        let amplitude = f.float(&keys.amplitude, Some(usual), 1e-3, 1e3);
+        RopeScaling::Long { short: list(&keys.short), long: list(&keys.long), original, amplitude }
+    };
+    let kind = f.text(&keys.kind);
     match kind.as_deref() {
         // GGUF: a factor without a type is linear.
         None if f.is_gguf() => linear(factor(Some(1.0))),
         None if row.usual.is_some() => row.usual.map_or(RopeScaling::None, |yarn| RopeScaling::Yarn(yarn.clone())),
         None | Some("none" | "default" | "mrope") => RopeScaling::None,
         Some("linear") => linear(factor(None)),
-        Some("dynamic") => RopeScaling::Dynamic { factor: factor(None), original: original() },
+        Some("dynamic") => {
+            // It says nothing there of the length without it.
+            let original = if f.is_gguf() { original() } else { r.shared.context };
+            RopeScaling::Dynamic { factor: factor(None), original }
+        }
         Some("llama3") => RopeScaling::llama3(
             dims,
             theta,
             factor(None),
-            f.float(&LOW, None, 1e-6, 1e6),
-            f.float(&HIGH, None, 1e-6, 1e6),
-            f.size(&ORIGINAL, None, LONGEST) as f64,
+            f.float(&keys.low, None, 1e-6, 1e6),
+            f.float(&keys.high, None, 1e-6, 1e6),
+            original() as f64,
         ),
+        // Early files of Phi 3 call it yarn.
+        Some("yarn") if f.is_list(&keys.short) => long(),
         Some("yarn") => {
             let factor = factor(None);
             // With a multiplier the scores have what cosines and sines would have.
             let usual = if f.has(&LOG_MULTIPLIER) { 1.0 } else { Yarn::amplitude(factor, 1.0) };
+            let weighted = |key| f.has(key) && f.float(key, None, 0.0, 1e3) > 0.0;
             let amplitude = if f.is_gguf() {
-                usual * f.float(&AMPLITUDE, Some(1.0), 1e-3, 1e3)
-            } else if f.has(&MSCALE) && f.has(&MSCALE_ALL) {
+                usual * f.float(&keys.amplitude, Some(1.0), 1e-3, 1e3)
+            } else if weighted(&keys.mscale) && weighted(&keys.mscale_all) {
                 let weight = |key| Yarn::amplitude(factor, f.float(key, None, 0.0, 1e3));
-                weight(&MSCALE) / weight(&MSCALE_ALL)
+                weight(&keys.mscale) / weight(&keys.mscale_all)
             } else {
                 usual
             };
             RopeScaling::Yarn(Yarn {
                 factor,
                 original: original(),
-                beta_fast: f.float(&FAST, Some(32.0), 1e-6, 1e6),
-                beta_slow: f.float(&SLOW, Some(1.0), 1e-6, 1e6),
-                truncate: f.flag(&TRUNCATE, !f.is_gguf() || row.truncate),
-                amplitude: if f.is_gguf() { amplitude } else { f.float(&AMPLITUDE, Some(amplitude), 1e-3, 1e3) },
+                beta_fast: f.float(&keys.fast, Some(32.0), 1e-6, 1e6),
+                beta_slow: f.float(&keys.slow, Some(1.0), 1e-6, 1e6),
+                truncate: f.flag(&keys.truncate, !f.is_gguf() || row.truncate),
+                amplitude: if f.is_gguf() { amplitude } else { f.float(&keys.amplitude, Some(amplitude), 1e-3, 1e3) },
             })
         }
-        Some("longrope" | "su") if !f.is_gguf() => {
-            let list = |key: &Key| {
-                let list: Vec<f32> = f.floats(key).unwrap_or_default().iter().map(|&x| x as f32).collect();
-                check_factors(r, &f.name(key), &list, dims);
-                list
-            };
-            let original = original();
-            let stretch = factor(Some(r.shared.context as f64 / original as f64));
-            let usual = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / (original as f64).ln()).sqrt() };
-            let amplitude = f.float(&AMPLITUDE, Some(usual), 1e-3, 1e3);
-            RopeScaling::Long { short: list(&SHORT), long: list(&LONG), original, amplitude }
-        }
+        Some("longrope" | "su") if !f.is_gguf() => long(),
         Some(other) => {
             let known = "none, linear, dynamic, llama3, yarn and longrope are";
-            f.problem(f.name(&SCALING), format!("{other:?} is not supported; {known}"));
+            f.problem(f.name(&keys.kind), format!("{other:?} is not supported; {known}"));
             RopeScaling::None
         }
     }
@@ -248,7 +288,7 @@ pub(super) fn score_factor(r: &Reader, c: &RopeConfig) -> f64 {
     let (f, RopeScaling::Yarn(yarn)) = (r.f, &c.scaling) else { return 1.0 };
     let weight = match f.is_gguf() {
         true => f.float(&LOG_MULTIPLIER, Some(0.0), 0.0, 1e3) / 0.1,
-        false => f.float(&MSCALE_ALL, Some(0.0), 0.0, 1e3),
+        false => f.float(&STRETCH.mscale_all, Some(0.0), 0.0, 1e3),
     };
     Yarn::amplitude(yarn.factor, weight).powi(2)
 }

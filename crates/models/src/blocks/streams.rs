@@ -24,7 +24,7 @@ const INPUT_VOCAB: Key = Key::new(&[], &["vocab_size_per_layer_input"]);
 
 const TABLE: &str = "per_layer_token_embd.weight";
 const MOST_STREAMS: usize = 64;
-const ACTIVATION: ActivationRow = ActivationRow::Usually(Activation::Gelu);
+const ACTIVATION: ActivationRow = ActivationRow::Named("hidden_activation", Activation::Gelu);
 const MOST_TOKENS: usize = 1 << 24;
 
 impl StreamsConfig {

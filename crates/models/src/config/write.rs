@@ -197,7 +197,9 @@ impl Config {
             let (shape, values) = (vec![values.len()], Some(values.to_vec()));
             Extra { name: name.to_owned(), shape, values }
         };
-        let rope = self.layers.iter().flatten().find_map(BlockConfig::rope);
+        // Those of layers with a window may be of another kind.
+        let mut ropes = self.layers.iter().flatten().filter_map(BlockConfig::rope);
+        let rope = ropes.find(|rope| rope.scaling != RopeScaling::None);
         match rope.map(|rope| &rope.scaling) {
             Some(RopeScaling::Factors(factors)) => extras.push(vector("rope_freqs.weight", factors)),
             Some(RopeScaling::Long { short, long, .. }) => {
