@@ -103,3 +103,40 @@ impl Activation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use imaginal_tensor::{Device, Tensor};
+
+    use super::Activation;
+
+    #[test]
+    fn functions_are_what_their_names_say() {
+        let x = [-12.0f32, -4.0, -3.0, -1.5, -0.2, 0.0, 0.3, 1.0, 2.9, 6.5, 12.0];
+        let apply = |name: &str| {
+            let x = Tensor::from_vec(x.to_vec(), [x.len()], &Device::Cpu).unwrap();
+            Activation::by_hf(name).unwrap().apply(&x).unwrap().to_vec::<f32>().unwrap()
+        };
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let expected: [(&str, &dyn Fn(f64) -> f64); 9] = [
+            ("silu", &|x| x * sigmoid(x)),
+            ("gelu_accurate", &|x| {
+                x / 2.0 * (1.0 + ((x + 0.044715 * x.powi(3)) * (2.0 / std::f64::consts::PI).sqrt()).tanh())
+            }),
+            ("quick_gelu", &|x| x * sigmoid(1.702 * x)),
+            ("linear", &|x| x),
+            ("sigmoid", &sigmoid),
+            ("leaky_relu", &|x| if x < 0.0 { 0.01 * x } else { x }),
+            ("relu6", &|x| x.clamp(0.0, 6.0)),
+            ("hardswish", &|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
+            ("mish", &|x| x * x.exp().ln_1p().tanh()),
+        ];
+        for (name, function) in expected {
+            for (x, y) in x.iter().zip(apply(name)) {
+                assert!((function(f64::from(*x)) - f64::from(y)).abs() < 2e-6, "{name} of {x}: {y}");
+            }
+        }
+        let clipped: Vec<f32> = apply("gelu").into_iter().map(|y| y.min(10.0)).collect();
+        assert_eq!(apply("gelu_10"), clipped);
+    }
+}

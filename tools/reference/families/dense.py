@@ -94,6 +94,11 @@ FAMILIES = {
                  "query_pre_attn_scalar": 8, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 6.0},
         "variants": {
             "caps": {"_about": "alternating window, post norms, soft-caps on scores and logits"},
+            "silent": {"_about": "caps and factor of the scores as the class has them, SiLU beside a hidden_act without effect, "
+                       "biases", "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1,
+                       "hidden_act": "gelu", "hidden_activation": "silu", "attention_bias": True, "_gain": {"q_proj|k_proj": 6.0},
+                       "_drop": ["query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "sliding_window"],
+                       "_invisible": r"k_proj\.bias", "_gguf": "GGUF has no place for it"},
             "no-caps": {"_about": "no soft-caps, layer_types in another order, query_pre_attn_scalar other than head_dim",
                         "query_pre_attn_scalar": 5, "attn_logit_softcapping": None,
                         "final_logit_softcapping": None,
@@ -104,6 +109,20 @@ FAMILIES = {
     "gemma3": {
         "base": GEMMA3,
         "variants": {
+            "llama3": {"_about": "RoPE of llama3 on the global layers, the first is none", "num_hidden_layers": 2, "hidden_size": 16,
+                       "num_attention_heads": 2, "num_key_value_heads": 1, "layer_types": ["sliding_attention", "full_attention"],
+                       "rope_theta": 1000.0, "_drop": ["sliding_window_pattern"], "_gguf": "the converter writes no such factors for gemma3",
+                       "rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                        "original_max_position_embeddings": 32}},
+            "local-linear": {"_about": "wavelengths of layers with a window stretched too, newer spelling; biases; a cap that "
+                             "transformers does not use", "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "_seed": 3,
+                             "num_key_value_heads": 1, "attention_bias": True, "attn_logit_softcapping": 2.0,
+                             "layer_types": ["sliding_attention", "full_attention"],
+                             "_drop": ["rope_theta", "rope_local_base_freq", "sliding_window_pattern"],
+                             "rope_parameters": {
+                                 "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+                                 "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}},
+                             "_gguf": "GGUF has no place for it", "_invisible": r"k_proj\.bias"},
             "text": {"_about": "window on two of three layers with a RoPE base of their own, QK norm",
                      "_llama": "llama.cpp has the pattern of six layers built in"},
             "linear": {"_about": "linear RoPE scaling on the global layers only, final cap, four layers",
@@ -206,6 +225,9 @@ FAMILIES = {
                          "num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1,
                          "ffn_hidden_size": 49, "bias": True, "tie_word_embeddings": False,
                          "_llama": "llama.cpp has no biases for falcon"},
+            "serial": {"_about": "serial residual with RoPE", "parallel_attn": False, "hidden_size": 16,
+                       "_gguf": "llama.cpp knows the parallel ones"},
+            "quick-gelu": {"_about": "another activation", "activation": "quick_gelu", "hidden_size": 16, "_gguf": "GGUF has no place for it"},
             # transformers adds the biases twice in eager attention: to the scores and in the mask.
             "alibi": {"_about": "falcon-rw style: ALiBi (6 heads), biases, serial residual, all heads have their kv",
                       "_attention": "sdpa", "alibi": True, "bias": True, "multi_query": False, "parallel_attn": False, "hidden_size": 24,
@@ -238,6 +260,8 @@ FAMILIES = {
                  "attention_bias": False},
         "variants": {
             "plain": {"_about": "LayerNorm without bias, parallel residual, interleaved RoPE, logit_scale, tied"},
+            "silent": {"_about": "logit_scale and rope_theta as the class has them", "hidden_size": 16, "_drop": ["rope_theta", "logit_scale"],
+                       "_gguf": "it is as plain"},
             "qk-norm": {"_about": "QK norm with weights for each head, attention biases", "use_qk_norm": True,
                         "attention_bias": True, "logit_scale": 0.8, "_gguf": "llama.cpp has no biases for it"},
             "plus": {"_about": "QK norm with weights for each head, as in command-r-plus", "use_qk_norm": True,
@@ -279,6 +303,8 @@ FAMILIES = {
                        "rope_scaling": {
                            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                            "original_max_position_embeddings": 64}},
+            "no-rope": {"_about": "a window that no layer has: none turns", "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2,
+                        "num_key_value_heads": 1, "layer_types": ["full_attention"] * 2, "_gguf": "GGUF has no place for it"},
             "global": {"_about": "1.2b style: no window, RoPE everywhere, tied", "sliding_window": None,
                        "sliding_window_pattern": None, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2, "tie_word_embeddings": True},
             "head-dim": {"_about": "heads of another size than hidden / heads", "sliding_window": None, "head_dim": 12,
