@@ -53,7 +53,7 @@ def rope(rng: random.Random, settings: dict) -> None:
     if kind == "yarn":
         for key, values in {"beta_fast": [OUT, 20.0, 16], "beta_slow": [OUT, 2.0, 1], "attention_factor": [OUT, None, 1.3],
                             "truncate": [OUT, False, True], "mscale": [OUT, 1.0, 0.7], "mscale_all_dim": [OUT, 1.0, 0.6],
-                            "original_max_position_embeddings": [OUT, 32, 64]}.items():
+                            "original_max_position_embeddings": [OUT, 32, 64], "factor": [2.0, 4.0, 8.0, None]}.items():
             if (value := rng.choice(values)) is OUT:
                 options.pop(key, None)
             else:
@@ -179,7 +179,7 @@ COMMON = {"vocab_size": [67, 50, 131], "hidden_size": [32, 48], "intermediate_si
           "num_attention_heads": [4, 2], "num_key_value_heads": [1, 2, OUT], "tie_word_embeddings": BOTH,
           "hidden_act": [*ACTIVATIONS, OUT], "rms_norm_eps": [3e-3, OUT]}
 ENCODER = {"vocab_size": [67, 50], "hidden_size": [24, 36], "intermediate_size": [37, 24], "num_hidden_layers": [1, 2],
-           "num_attention_heads": [3, 2], "hidden_act": [*ANY_ACTIVATION, OUT], "layer_norm_eps": [1e-3, OUT], "tie_word_embeddings": [True, OUT],
+           "num_attention_heads": [3, 2], "hidden_act": [*ANY_ACTIVATION, OUT], "layer_norm_eps": [1e-3, OUT], "tie_word_embeddings": BOTH,
            "type_vocab_size": [1, 2, 3, OUT], "max_position_embeddings": [64, OUT]}
 HEAD_DIM = {"head_dim": [12, 16, OUT]}
 LN = {"rms_norm_eps": [OUT], "layer_norm_eps": [1e-3, OUT]}

@@ -32,6 +32,7 @@ pub(super) const BERT: Arch = Arch {
             "embeddings.position_ids",
             "pooler.dense.weight",
             "pooler.dense.bias",
+            "cls.predictions.bias",
             "cls.predictions.decoder.bias",
             "cls.seq_relationship.weight",
             "cls.seq_relationship.bias",
@@ -92,7 +93,7 @@ pub(super) const BERT: Arch = Arch {
                 norm: Some("cls.predictions.transform.LayerNorm"),
             },
             output: "cls.predictions.decoder.weight",
-            output_bias: &["cls.predictions.bias", "cls.predictions.decoder.bias"],
+            output_bias: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
             bias: Bias::Always,
         }),
         fixed: &[
@@ -117,7 +118,7 @@ pub(super) const ROBERTA: Arch = Arch {
     ],
     outside: Outside {
         head: &["lm_head.decoder.weight"],
-        ignored: &["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias", "lm_head.decoder.bias"],
+        ignored: &["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias", "lm_head.bias", "lm_head.decoder.bias"],
         ..BERT.outside
     },
     embedding: EmbeddingRow {
@@ -143,7 +144,7 @@ pub(super) const ROBERTA: Arch = Arch {
                 norm: Some("lm_head.layer_norm"),
             },
             output: "lm_head.decoder.weight",
-            output_bias: &["lm_head.bias", "lm_head.decoder.bias"],
+            output_bias: &["lm_head.decoder.bias", "lm_head.bias"],
             bias: Bias::Always,
         }),
         fixed: &[

@@ -253,7 +253,8 @@ fn scaling(row: &RopeRow, r: &Reader, keys: &Stretch, dims: usize, theta: f64) -
         // Early files of Phi 3 call it yarn.
         Some("yarn") if f.is_list(&keys.short) => long(),
         Some("yarn") => {
-            let factor = factor(None);
+            let stretch = || r.shared.context as f64 / original() as f64;
+            let factor = factor((!f.is_gguf() && f.has(&keys.original)).then(stretch));
             // With a multiplier the scores have what cosines and sines would have.
             let usual = if f.has(&LOG_MULTIPLIER) { 1.0 } else { Yarn::amplitude(factor, 1.0) };
             let weighted = |key| f.has(key) && f.float(key, None, 0.0, 1e3) > 0.0;
