@@ -58,11 +58,13 @@ def rope(rng: random.Random, settings: dict) -> None:
                 options.pop(key, None)
             else:
                 options[key] = value
+        if "original_max_position_embeddings" not in options:
+            options["factor"] = 4.0
     if kind == "longrope":
         usual = settings["hidden_size"] // settings["num_attention_heads"]
         head = settings.get("head_dim") or HEAD_SIZES.get(settings["model_type"], usual)
         part = settings.get("partial_rotary_factor", settings.get("rotary_pct", settings.get("_partial", 1.0)))
-        pairs = int(head * part) // 2
+        pairs = (int(head * part) + 1) // 2
         options |= {"short_factor": [1.0 + 0.1 * i for i in range(pairs)], "long_factor": [1.0 + 0.7 * i for i in range(pairs)],
                     "original_max_position_embeddings": rng.choice([16, 32, 64])}
         if rng.random() < 0.5:
@@ -211,7 +213,7 @@ OPTIONS = {
                                  "tie_word_embeddings": BOTH}, no_rope),
     "gpt_neox": ("GPTNeoXForCausalLM", {**COMMON, **LN, "num_key_value_heads": [OUT], "attention_bias": BOTH, "use_parallel_residual": BOTH,
                                         "rotary_pct": [0.25, 0.5, 1.0], "hidden_act": [*ACTIVATIONS, OUT],
-                                        "hidden_size": [32, 64]}, rope),
+                                        "hidden_size": [24, 32, 48]}, rope),
     "starcoder2": ("Starcoder2ForCausalLM", {**COMMON, "rms_norm_eps": [OUT], "norm_epsilon": [1e-3, OUT], "use_bias": BOTH,
                                              "sliding_window": [7, None, OUT]}, rope),
     "falcon": ("FalconForCausalLM", {"vocab_size": [67, 50], "hidden_size": [32, 48], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [4, 2],

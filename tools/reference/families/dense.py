@@ -193,6 +193,9 @@ FAMILIES = {
                  "rotary_pct": 0.5, "rotary_emb_base": 10000, "use_parallel_residual": True, "tie_word_embeddings": False},
         "variants": {
             "parallel": {"_about": "parallel residual, qkv fused head by head, rotary_pct, embed_out"},
+            "odd": {"_about": "a quarter of heads of 12: four elements turn with wavelengths of three, whose share is left to the class",
+                    "hidden_size": 24, "intermediate_size": 19, "num_attention_heads": 2, "_drop": ["rotary_pct"],
+                    "_gguf": "GGUF has no place for it"},
             "serial": {"_about": "use_parallel_residual false, full rotary, no attention bias; causal masks and "
                        "frequencies stored, as in older checkpoints",
                        "_layout": "neox_buffers",

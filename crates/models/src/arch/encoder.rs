@@ -118,7 +118,13 @@ pub(super) const ROBERTA: Arch = Arch {
     ],
     outside: Outside {
         head: &["lm_head.decoder.weight"],
-        ignored: &["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias", "lm_head.bias", "lm_head.decoder.bias"],
+        ignored: &[
+            "embeddings.position_ids",
+            "pooler.dense.weight",
+            "pooler.dense.bias",
+            "lm_head.bias",
+            "lm_head.decoder.bias",
+        ],
         ..BERT.outside
     },
     embedding: EmbeddingRow {

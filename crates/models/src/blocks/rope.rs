@@ -160,16 +160,21 @@ impl RopeRow {
     pub(super) fn read(&self, r: &Reader, head_dim: usize, style: RopeStyle) -> Ropes {
         let f = r.f;
         let partial = f.float(&PARTIAL, Some(self.partial), 0.0, 1.0);
-        let dims = f.size(&DIMS, Some(((partial * head_dim as f64) as usize).max(1)), WIDTH);
+        let part = ((partial * head_dim as f64) as usize).max(1);
+        // Of an odd number of elements one more is turned, but wavelengths are those of the odd number: with another base
+        // they are those of the even one.
+        let odd = !f.has(&DIMS) && part % 2 == 1 && part < head_dim;
+        let dims = f.size(&DIMS, Some(part + usize::from(odd)), WIDTH);
+        let base = |theta: f64| if odd { theta.powf(dims as f64 / part as f64) } else { theta };
         if dims > head_dim || !dims.is_multiple_of(2) {
             let named = [&DIMS, &PARTIAL].into_iter().find(|key| f.has(key));
             let name = named.map_or_else(|| "head_dim".into(), |key| f.name(key));
             f.conflict(name, format!("{dims} is not an even number up to the {head_dim} elements of a head"));
         }
-        let theta = f.float(&THETA, Some(self.theta), 1.0, 1e12);
+        let theta = base(f.float(&THETA, Some(self.theta), 1.0, 1e12));
         let full = RopeConfig { style, dims, theta, scaling: scaling(self, r, &STRETCH, dims, theta) };
         let local = self.local.as_ref().map(|local| {
-            let theta = f.float(&local.theta, Some(local.usual), 1.0, 1e12);
+            let theta = base(f.float(&local.theta, Some(local.usual), 1.0, 1e12));
             let stretch = if local.alike { &ALL_STRETCH } else { &LOCAL_STRETCH };
             let scaling = if f.is_gguf() { RopeScaling::None } else { scaling(self, r, stretch, dims, theta) };
             RopeConfig { theta, scaling, ..full.clone() }
