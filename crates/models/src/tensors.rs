@@ -359,7 +359,8 @@ impl Specs {
             let hf: Vec<Stored> = hf.iter().map(|hf| Stored::whole(format!("{hf}.{which}"), shape)).collect();
             let name = format!("{gguf}.{which}");
             // Files of Falcon-H1 have a norm whose name ends early.
-            let ways = vec![Stored::whole(&name, shape), Stored::whole(gguf, shape)];
+            let early = (which == "weight").then(|| Stored::whole(gguf, shape));
+            let ways = std::iter::once(Stored::whole(&name, shape)).chain(early).collect();
             self.add_ways(&name, ways, hf, shape, false).hf_map = map;
         };
         if kind.has_weight() {
