@@ -39,7 +39,8 @@ simd_fn! {
     /// [`run`] of the weight rows `columns`. Bounds are the caller's duty.
     fn products<S>(s: S, w: &[f32], stride: usize, columns: Range<usize>, k: usize, few: Few<'_>, out: &Out<'_>) {
         for column in columns.clone().step_by(R) {
-            let tile = Tile { w: &w[column * stride..], stride, k, columns: R.min(columns.end - column), few, out: &out.from(column) };
+            let (left, out) = (columns.end - column, out.from(column));
+            let tile = Tile { w: &w[column * stride..], stride, k, columns: R.min(left), few, out: &out };
             let groups = few.rows.div_ceil(WIDE);
             let mut first = 0;
             for group in 0..groups {

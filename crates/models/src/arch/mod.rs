@@ -358,8 +358,10 @@ impl Arch {
     /// What transformers takes for granted of fields that a `config.json` of this `model_type` or class name lacks; none
     /// if it does not know the name. `tools/reference/class_defaults.py` asks it.
     pub(crate) fn class_defaults(&self, name: &str) -> Option<&'static Json> {
-        static ALL: LazyLock<Json> =
-            LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or(Json::Null));
+        // Compiled in: a damaged one must not pass for a class without defaults.
+        static ALL: LazyLock<Json> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("defaults.json")).unwrap_or_else(|e| unreachable!("defaults.json: {e}"))
+        });
         let of = self.hf.iter().find(|h| h.model_type == name || h.class == name)?;
         // Other names of a class are not known there.
         ALL.get(of.model_type)
