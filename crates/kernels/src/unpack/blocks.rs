@@ -51,10 +51,28 @@ macro_rules! helpers {
 }
 
 helpers! {
-    /// The binary16 number at byte `at`.
-    fn half(block: &[u8], at: usize) -> f32 {
-        let bits = u16::from_le_bytes([block[at], block[at + 1]]);
-        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    /// The binary16 number at byte `at`, in all lanes: spread before it is converted, since to put it into one lane would
+    /// wait for what the register held.
+    fn half(block: &[u8], at: usize) -> __m512 {
+        _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes([block[at], block[at + 1]])))
+    }
+
+    /// Lane `i` in all lanes.
+    fn spread(x: __m512, i: usize) -> __m512 {
+        _mm512_permutexvar_ps(_mm512_set1_epi32(i as i32), x)
+    }
+
+    /// 16 whole numbers as f32.
+    fn floats(x: __m512i) -> __m512 {
+        _mm512_cvtepi32_ps(x)
+    }
+
+    /// The scales of a q4_k or q5_k block in the lower eight lanes, its minima, negated, in the others.
+    fn scales_and_minima(block: &[u8]) -> __m512 {
+        // SAFETY: 16 bytes are written by value.
+        let both = unsafe { std::mem::transmute::<[u32; 4], __m128i>(scales_k4(&block[4..16])) };
+        let units = _mm512_mask_blend_ps(0xff00, half(block, 0), _mm512_sub_ps(_mm512_setzero_ps(), half(block, 2)));
+        _mm512_mul_ps(floats(_mm512_cvtepu8_epi32(both)), units)
     }
 
     /// 32 bytes as 32 words.
@@ -90,11 +108,11 @@ helpers! {
     }
 
     /// 32 signed bytes times two scales, one for each 16.
-    fn scaled(bytes: __m256i, scales: [f32; 2], dst: &mut [u16]) -> () {
+    fn scaled(bytes: __m256i, scales: [__m512; 2], dst: &mut [u16]) -> () {
         let dst: &mut [u16; 32] = (&mut dst[..32]).try_into().expect("32 elements");
-        let low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(bytes)));
-        let high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256::<1>(bytes)));
-        let (low, high) = (_mm512_mul_ps(low, _mm512_set1_ps(scales[0])), _mm512_mul_ps(high, _mm512_set1_ps(scales[1])));
+        let low = floats(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(bytes)));
+        let high = floats(_mm512_cvtepi8_epi32(_mm256_extracti128_si256::<1>(bytes)));
+        let (low, high) = (_mm512_mul_ps(low, scales[0]), _mm512_mul_ps(high, scales[1]));
         // SAFETY: 32 elements are written.
         unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), to_bf16(low, high)) }
     }
@@ -126,15 +144,14 @@ helpers! {
     }
 
     /// Table for 32 values `i·d + m`, in order.
-    fn table32(d: f32, m: f32) -> __m512i {
-        let (d, m) = (_mm512_set1_ps(d), _mm512_set1_ps(m));
+    fn table32(d: __m512, m: __m512) -> __m512i {
         let high = _mm512_add_ps(count(), _mm512_set1_ps(16.0));
         to_bf16(_mm512_fmadd_ps(count(), d, m), _mm512_fmadd_ps(high, d, m))
     }
 
     /// Table for 16 values `i·d + m`.
-    fn linear16(d: f32, m: f32) -> __m512i {
-        table16(_mm512_fmadd_ps(count(), _mm512_set1_ps(d), _mm512_set1_ps(m)))
+    fn linear16(d: __m512, m: __m512) -> __m512i {
+        table16(_mm512_fmadd_ps(count(), d, m))
     }
 
     /// Sets bit 4 of the nibbles whose bit in `high` is set.
@@ -144,16 +161,13 @@ helpers! {
     }
 }
 
-/// The scales and minima of a q4_k or q5_k block: eight of six bits each, in twelve bytes.
-fn scales_k4(s: &[u8]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut minima) = ([0; 8], [0; 8]);
-    for j in 0..4 {
-        scales[j] = s[j] & 63;
-        minima[j] = s[j + 4] & 63;
-        scales[j + 4] = s[j + 8] & 15 | s[j] >> 6 << 4;
-        minima[j + 4] = s[j + 8] >> 4 | s[j + 4] >> 6 << 4;
-    }
-    (scales, minima)
+/// The scales and minima of a q4_k or q5_k block: eight bytes each, of six bits each in twelve bytes. Four at a time.
+fn scales_k4(s: &[u8]) -> [u32; 4] {
+    let four = |at: usize| u32::from_le_bytes([s[at], s[at + 1], s[at + 2], s[at + 3]]);
+    let (scales, minima, rest) = (four(0), four(4), four(8));
+    let (six, low) = (0x3f3f_3f3f, 0x0f0f_0f0f);
+    let top = |x: u32| x >> 2 & 0x3030_3030;
+    [scales & six, rest & low | top(scales), minima & six, rest >> 4 & low | top(minima)]
 }
 
 /// The scales of a q3_k block: sixteen of six bits, in twelve bytes, 32 too large.
@@ -168,7 +182,7 @@ fn scales_k3(s: &[u8]) -> [i8; 16] {
 kernels! {
     fn q4_0(block: [18], out: [32]) {
         let d = half(block, 0);
-        look_up(nibbles(at16(block, 2)), linear16(d, -8.0 * d), out);
+        look_up(nibbles(at16(block, 2)), linear16(d, _mm512_mul_ps(d, _mm512_set1_ps(-8.0))), out);
     }
 
     fn q4_1(block: [20], out: [32]) {
@@ -178,7 +192,7 @@ kernels! {
     fn q5_0(block: [22], out: [32]) {
         let d = half(block, 0);
         let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        look_up(fifth(nibbles(at16(block, 6)), high), table32(d, -16.0 * d), out);
+        look_up(fifth(nibbles(at16(block, 6)), high), table32(d, _mm512_mul_ps(d, _mm512_set1_ps(-16.0))), out);
     }
 
     fn q5_1(block: [24], out: [32]) {
@@ -198,8 +212,8 @@ kernels! {
         let both = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
         let low = _mm512_and_si512(_mm512_cvtepu8_epi32(both), _mm512_set1_epi32(15));
         let high = _mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(both));
-        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(low), _mm512_set1_ps(d));
-        let minima = _mm512_mul_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(-dmin));
+        let scales = _mm512_mul_ps(floats(low), d);
+        let minima = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(floats(high), dmin));
         // Entry 4s + q is the value q in sub-block s.
         let level = _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0);
         let mut part = [_mm512_setzero_ps(); 4];
@@ -226,7 +240,7 @@ kernels! {
         let scales = scales_k3(&block[96..108]);
         // SAFETY: 16 bytes are read.
         let scales = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
-        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(d));
+        let scales = _mm512_mul_ps(floats(scales), d);
         let level =
             _mm512_setr_ps(-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0);
         // The third bits, of which a set one adds 4: bit 4n + j of byte l belongs to element 128n + 32j + l.
@@ -255,34 +269,33 @@ kernels! {
     }
 
     fn q4_k(block: [144], out: [256]) {
-        let (d, dmin) = (half(block, 0), half(block, 2));
-        let (scales, minima) = scales_k4(&block[4..16]);
+        let both = scales_and_minima(block);
         for g in 0..4 {
             let q = words(at32(block, 16 + 32 * g));
             for (j, q) in [(2 * g, q), (2 * g + 1, _mm512_srli_epi16::<4>(q))] {
-                look_up(q, linear16(d * f32::from(scales[j]), -dmin * f32::from(minima[j])), &mut out[32 * j..]);
+                look_up(q, linear16(spread(both, j), spread(both, 8 + j)), &mut out[32 * j..]);
             }
         }
     }
 
     fn q5_k(block: [176], out: [256]) {
-        let (d, dmin) = (half(block, 0), half(block, 2));
-        let (scales, minima) = scales_k4(&block[4..16]);
+        let both = scales_and_minima(block);
         let mut high = words(at32(block, 16));
         for g in 0..4 {
             let q = words(at32(block, 48 + 32 * g));
             for (j, q) in [(2 * g, q), (2 * g + 1, _mm512_srli_epi16::<4>(q))] {
                 let fifth = _mm512_slli_epi16::<4>(_mm512_and_si512(high, _mm512_set1_epi16(1)));
                 let index = _mm512_or_si512(_mm512_and_si512(q, _mm512_set1_epi16(15)), fifth);
-                look_up(index, table32(d * f32::from(scales[j]), -dmin * f32::from(minima[j])), &mut out[32 * j..]);
+                look_up(index, table32(spread(both, j), spread(both, 8 + j)), &mut out[32 * j..]);
                 high = _mm512_srli_epi16::<1>(high);
             }
         }
     }
 
     fn q6_k(block: [210], out: [256]) {
-        let d = half(block, 208);
-        let scale = |s: usize| d * f32::from(block[192 + s] as i8);
+        // SAFETY: 16 bytes are read.
+        let scales = unsafe { _mm_loadu_si128(at16(block, 192).as_ptr().cast()) };
+        let scales = _mm512_mul_ps(floats(_mm512_cvtepi8_epi32(scales)), half(block, 208));
         for n in 0..2 {
             // SAFETY: each reads 32 bytes.
             let (first, second, high) = unsafe {
@@ -308,22 +321,26 @@ kernels! {
             for j in 0..4 {
                 let q = _mm256_sub_epi8(_mm256_or_si256(low[j], high[j]), _mm256_set1_epi8(32));
                 let s = 8 * n + 2 * j;
-                scaled(q, [scale(s), scale(s + 1)], &mut out[128 * n + 32 * j..]);
+                scaled(q, [spread(scales, s), spread(scales, s + 1)], &mut out[128 * n + 32 * j..]);
             }
         }
     }
 
     fn iq4_nl(block: [18], out: [32]) {
-        look_up(nibbles(at16(block, 2)), table16(_mm512_mul_ps(nonlinear(), _mm512_set1_ps(half(block, 0)))), out);
+        look_up(nibbles(at16(block, 2)), table16(_mm512_mul_ps(nonlinear(), half(block, 0))), out);
     }
 
     fn iq4_xs(block: [136], out: [256]) {
-        let d = half(block, 0);
-        let high = u16::from_le_bytes([block[2], block[3]]);
+        // Eight scales of six bits, 32 too large: the low four bits of all, then the high two.
+        let four = _mm512_set1_epi32(i32::from_le_bytes([block[4], block[5], block[6], block[7]]));
+        let two = _mm512_set1_epi32(i32::from(u16::from_le_bytes([block[2], block[3]])));
+        let at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+        let low = _mm512_and_si512(_mm512_srlv_epi32(four, _mm512_slli_epi32::<2>(at)), _mm512_set1_epi32(15));
+        let high = _mm512_and_si512(_mm512_srlv_epi32(two, _mm512_slli_epi32::<1>(at)), _mm512_set1_epi32(3));
+        let whole = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32::<4>(high)), _mm512_set1_epi32(32));
+        let scales = _mm512_mul_ps(floats(whole), half(block, 0));
         for j in 0..8 {
-            let scale = block[4 + j / 2] >> (4 * (j % 2)) & 15 | ((high >> (2 * j) & 3) << 4) as u8;
-            let d = d * f32::from(scale as i8 - 32);
-            let table = table16(_mm512_mul_ps(nonlinear(), _mm512_set1_ps(d)));
+            let table = table16(_mm512_mul_ps(nonlinear(), spread(scales, j)));
             look_up(nibbles(at16(block, 8 + 16 * j)), table, &mut out[32 * j..]);
         }
     }
