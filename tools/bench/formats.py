@@ -4,6 +4,10 @@
     python tools/bench/formats.py --imaginal target/release/imaginal --llama-bench llama.cpp/build/bin/llama-bench \
         --make "python random_gguf.py" --shape llama-1b --formats Q4_0,Q4_K,Q8_0
 
+With --stream, a program that prints what a plain read of memory gives (`cargo run --release -p imaginal-kernels --example
+stream`), it runs in every round too, and the table says which share of it generation reads: the weights that a token touches,
+a share of stacked experts, and the cache of --depth.
+
 --make is a program that writes a model: it is called with shape, format and the file to write. Files are written to
 --folder one at a time and removed again, unless they were there before. Both engines run alternately, --rounds times; the
 median of each counts, with the ratio of the medians. --depth fills the state first, --cache gives both that format of keys
@@ -21,6 +25,23 @@ from pathlib import Path
 def run(command: list) -> str:
     """Standard output of a command that must succeed."""
     return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
+
+
+def touched(args, model: Path) -> float:
+    """Bytes that are read for a token: weights, and keys and values of --depth tokens and half of those generated."""
+    about = json.loads(run([args.imaginal, "show", model, "--json"]))
+    meta = {k.split(".", 1)[1]: v for k, v in about["metadata"].items() if k.startswith(about["architecture"] + ".")}
+    experts = meta.get("expert_used_count", 1) / meta.get("expert_count", 1)
+    names = {t["name"] for t in about["tensors"]}
+    weights = 0.0
+    for tensor in about["tensors"]:
+        if tensor["name"] == "token_embd.weight" and "output.weight" in names:
+            continue  # one row
+        weights += tensor["bytes"] * (experts if "_exps." in tensor["name"] else 1)
+    heads = meta.get("attention.head_count_kv", meta["attention.head_count"])
+    width = meta["attention.key_length"] + meta["attention.value_length"]
+    element = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}[args.cache or "f16"]
+    return weights + (args.depth + args.generate / 2) * about["layers"] * heads * width * element
 
 
 def ours(args, model: Path) -> dict[str, float]:
@@ -57,25 +78,43 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache")
+    parser.add_argument("--only", choices=["prompt", "generation"])
+    parser.add_argument("--stream", type=shlex.split)
     parser.add_argument("--lock", type=shlex.split, default=[])
     args = parser.parse_args()
-    print("| model | prompt, ours | llama.cpp | ratio | generation, ours | llama.cpp | ratio |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    if args.only == "generation":
+        args.prompt = 0
+    if args.only == "prompt":
+        args.generate = 0
+    kinds = [args.only] if args.only else ["prompt", "generation"]
+    heads = ["model"] + [h for kind in kinds for h in (f"{kind}, ours", "llama.cpp", "ratio")]
+    if args.stream and args.generate:
+        heads += ["plain read, GB/s", "read by us", "share"]
+    print("| " + " | ".join(heads) + " |")
+    print("|" + "---|" * len(heads), flush=True)
     for format in args.formats.split(","):
         model = args.folder / f"{args.shape}-{format}.gguf"
         found = model.exists()
         if not found:
             run([*args.make, args.shape, format, model])
         try:
-            results = [(ours(args, model), theirs(args, model)) for _ in range(args.rounds)]
+            results, plain = [], []
+            for _ in range(args.rounds):
+                results.append((ours(args, model), theirs(args, model)))
+                if args.stream:
+                    plain.append(float(run([*args.lock, *args.stream]).split()[0]))
+            size = touched(args, model) if args.stream else 0
         finally:
             if not found:
                 model.unlink()
-        row = f"| {args.shape} {format} "
-        for kind in ("prompt", "generation"):
+        row = [f"{args.shape} {format}"]
+        for kind in kinds:
             both = [statistics.median(r[i].get(kind, float("nan")) for r in results) for i in (0, 1)]
-            row += f"| {both[0]:.1f} | {both[1]:.1f} | {both[0] / both[1]:.2f} "
-        print(row + "|", flush=True)
+            row += [f"{both[0]:.1f}", f"{both[1]:.1f}", f"{both[0] / both[1]:.2f}"]
+        if args.stream and args.generate:
+            read = size * both[0] / 1e9
+            row += [f"{statistics.median(plain):.1f}", f"{read:.1f}", f"{read / statistics.median(plain):.2f}"]
+        print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

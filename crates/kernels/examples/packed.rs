@@ -1,7 +1,7 @@
 //! Times products with packed weights and prints GFLOP/s and GB/s of weights, one line per format and number of tokens.
 //!
 //! `cargo run --release -p imaginal-kernels --example packed -- [--threads N] [--only TEXT] [--tokens M] [--rows N]
-//! [--seconds S]`, with `IMAGINAL_ISA` naming a lower instruction set.
+//! [--columns K] [--seconds S]`, with `IMAGINAL_ISA` naming a lower instruction set.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn main() {
     let tokens: Option<usize> = value("--tokens").map(|m| m.parse().expect("--tokens takes a number"));
     let seconds: f64 = value("--seconds").map_or(0.3, |s| s.parse().expect("--seconds takes a number"));
     let n = value("--rows").map_or(8192, |n| n.parse().expect("--rows takes a number"));
-    let k = 4096;
+    let k = value("--columns").map_or(4096, |k| k.parse().expect("--columns takes a number"));
     eprintln!("{} threads, {}, {n} rows of {k}", pool::threads(), isa::isa());
     for format in Format::all().filter(|f| f.block_len() > 1 && f.name().contains(&only)) {
         let mut state = 1u32;

@@ -1,8 +1,12 @@
+use std::collections::HashMap;
 use std::path::Path;
 
 use clap::Parser;
 use imaginal_files::Gguf;
 use imaginal_files::gguf::ValueRef;
+use imaginal_models::Model;
+use imaginal_nn::{Module, Slot};
+use imaginal_numeric::Format;
 use serde_json::{Value, json};
 
 use super::inspect;
@@ -37,8 +41,13 @@ impl Show {
         }
         let loaded = find::load(&self.model, common)?;
         let (model, config) = (&loaded.model, loaded.model.config());
-        let tensors: Vec<Value> =
-            config.tensors().iter().map(|t| json!({ "name": t.name, "shape": t.shape })).collect();
+        let held = held(model);
+        let tensors: Vec<Value> = (config.tensors().iter())
+            .map(|t| {
+                let (format, bytes) = held.get(&t.name).copied().unzip();
+                json!({ "name": t.name, "shape": t.shape, "format": format.map(|f| f.name()), "bytes": bytes })
+            })
+            .collect();
         let tokenizer = loaded.tokenizer.as_ref().map(|t| {
             json!({ "tokens": t.vocab_size(), "pre": t.pre(), "bos": t.bos(), "eos": t.eos(), "chat_template": !t.chat_templates().is_empty() })
         });
@@ -79,10 +88,29 @@ impl Show {
         }
         if self.tensors {
             println!();
-            config.tensors().iter().for_each(|t| println!("{:40} {:?}", t.name, t.shape));
+            for t in config.tensors() {
+                let format = held.get(&t.name).map_or("", |(format, _)| format.name());
+                println!("{:40} {format:8} {:?}", t.name, t.shape);
+            }
         }
         Ok(())
     }
+}
+
+/// The number format that each tensor is held in, and its bytes.
+fn held(model: &Model) -> HashMap<String, (Format, usize)> {
+    let mut held = HashMap::new();
+    model.slots("", &mut |name, slot| {
+        let (format, bytes) = match slot {
+            Slot::Param(p) => (Format::F32, 4 * p.get().elem_count()),
+            Slot::Weight(w) => {
+                let bytes = w.packed().map_or(4 * w.rows() * w.cols(), |packed| packed.bytes().len());
+                (w.format(), bytes)
+            }
+        };
+        held.insert(name, (format, bytes));
+    });
+    held
 }
 
 /// The file, where the model is one GGUF file.
