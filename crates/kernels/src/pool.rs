@@ -55,6 +55,18 @@ pub fn parallel_chunks<T: Send>(data: &mut [T], chunk: usize, f: &(dyn Fn(usize,
     });
 }
 
+/// Divides `n` things into tasks, large ones first, of at least `least`: each begins where the last ended, and the list ends
+/// with `n`. Large tasks go through memory in long runs, and small ones at the end let threads finish together.
+pub(crate) fn shares(n: usize, least: usize) -> Vec<usize> {
+    let (mut begins, mut at) = (vec![0], 0);
+    while at < n {
+        let rest = n - at;
+        at += (rest / (2 * threads_here())).max(least.max(1)).min(rest);
+        begins.push(at);
+    }
+    begins
+}
+
 /// A mutable slice that the tasks of one [`parallel`] call write to in places that do not overlap.
 ///
 /// The borrow checker cannot see which task touches what, so taking a part is unsafe; bounds are checked nevertheless.

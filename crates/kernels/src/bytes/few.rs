@@ -2,11 +2,14 @@
 
 use imaginal_numeric::Format;
 
-use super::{Activations, CHUNK, Order, kernel, read, round};
+use super::{Activations, CHUNK, Order, group, kernel, nearest, read, scale};
 use crate::gemm::FEW;
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
+
+/// Chunks of activations that are rounded in one task.
+const PIECE: usize = 16;
 
 /// [`matmul`](super::matmul) for at most [`FEW`] tokens.
 #[allow(clippy::too_many_arguments)]
@@ -31,21 +34,27 @@ pub(super) fn matmul(
     let floats = size_of::<Activations>() / size_of::<f32>();
     with_buffer(Slot::B, m * chunks * floats, |buffer| {
         let shared = SharedMut::new(&mut *buffer);
-        run(m, &|t| {
-            // SAFETY: each token's chunks are its own, and buffers are aligned to 64 bytes; any bits are a valid value.
+        // A long token is more than one task.
+        let pieces = chunks.div_ceil(PIECE);
+        run(m * pieces, &|t| {
+            let (token, first) = (t / pieces, t % pieces * PIECE);
+            let count = PIECE.min(chunks - first);
+            // SAFETY: each task's chunks are its own, and buffers are aligned to 64 bytes; any bits are a valid value.
             let chunks = unsafe {
-                std::slice::from_raw_parts_mut(shared.as_ptr().cast::<Activations>().add(t * chunks), chunks)
+                let all = shared.as_ptr().cast::<Activations>();
+                std::slice::from_raw_parts_mut(all.add(token * chunks + first), count)
             };
-            quantize(isa, &x[t * k..][..k], kernel.order, zero, chunks);
+            let x = &x[token * k..][..k];
+            quantize(isa, &x[first * CHUNK..k.min((first + count) * CHUNK)], kernel.order, zero, chunks);
         });
         // SAFETY: as many were just written.
         let activations = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Activations>(), m * chunks) };
         let shared = SharedMut::new(out);
-        // Enough bytes that handing out a task does not show, and enough tasks that threads end together.
-        let rows = (64 * 1024 / row_bytes.max(1)).clamp(1, n.div_ceil(8 * threads).max(1));
-        run(n.div_ceil(rows), &|t| {
+        // At the end so few bytes that nobody waits long.
+        let tasks = pool::shares(n, 16 * 1024 / row_bytes.max(1));
+        run(tasks.len() - 1, &|t| {
             let mut sums = [0.0; FEW];
-            for j in t * rows..n.min((t + 1) * rows) {
+            for j in tasks[t]..tasks[t + 1] {
                 // SAFETY: the kernel is one of the instruction set.
                 unsafe { (kernel.row)(&w[j * row_bytes..][..row_bytes], activations, chunks, &mut sums[..m]) };
                 for (i, sum) in sums[..m].iter().enumerate() {
@@ -69,9 +78,11 @@ simd_fn! {
     }
 }
 
-/// [`quantize`] where `PIECE` activations that follow each other share a scale with others elsewhere.
+/// [`quantize`] where `PIECE` activations that follow each other share a scale with others elsewhere. Each step is a loop
+/// over a whole chunk, which becomes vectors.
 #[inline(always)]
 fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mut [Activations]) {
+    const FOURS: usize = CHUNK / 4;
     for (x, chunk) in x.chunks(CHUNK).zip(chunks) {
         let mut padded = [0.0; CHUNK];
         let x: &[f32; CHUNK] = match x.first_chunk() {
@@ -81,26 +92,38 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
                 &padded
             }
         };
+        let mut ordered = [0.0; CHUNK];
+        for (run, to) in order.runs.iter().zip(ordered.as_chunks_mut::<16>().0) {
+            to.copy_from_slice(&x[16 * usize::from(*run)..][..16]);
+        }
+        // Compared as integers, where a NaN is larger than everything.
+        let mut fours = [0; FOURS];
+        for (most, x) in fours.iter_mut().zip(ordered.as_chunks::<4>().0) {
+            *most = x.map(|x| x.to_bits() & 0x7fff_ffff).into_iter().fold(0, u32::max);
+        }
+        let mut largest = [0u32; 16];
+        for (i, most) in fours.iter().enumerate() {
+            let largest = &mut largest[group(PIECE, i)];
+            *largest = (*largest).max(*most);
+        }
+        let (mut units, mut inverses) = ([0.0; 16], [0.0; 16]);
+        for ((unit, inverse), largest) in units.iter_mut().zip(&mut inverses).zip(&largest) {
+            (*unit, *inverse) = scale(*largest);
+        }
+        let mut factors = [0.0; CHUNK];
+        for (i, factors) in factors.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *factors = [inverses[group(PIECE, i)]; 4];
+        }
+        for ((q, x), factor) in chunk.q.iter_mut().zip(&ordered).zip(&factors) {
+            *q = nearest(x * factor) as i8;
+        }
+        chunk.scale = std::array::from_fn(|g| if largest[g] < 0x7f80_0000 { units[g] } else { f32::NAN });
         chunk.sum = [0.0; 16];
-        chunk.start = [0; CHUNK / 4];
-        for g in 0..16 {
-            let (mut values, mut q) = ([0.0; 16], [0; 16]);
-            for (p, values) in values.as_chunks_mut::<PIECE>().0.iter_mut().enumerate() {
-                values.copy_from_slice(&x[order.piece(PIECE, g, p).1..][..PIECE]);
-            }
-            let (scale, _) = round(&values, &mut q);
-            chunk.scale[g] = scale;
-            for (p, q) in q.as_chunks::<PIECE>().0.iter().enumerate() {
-                let (to, from) = order.piece(PIECE, g, p);
-                chunk.q[to..to + PIECE].copy_from_slice(q);
-                let mut all = 0;
-                for (i, four) in q.as_chunks::<4>().0.iter().enumerate() {
-                    let sum: i32 = four.iter().map(|q| i32::from(*q)).sum();
-                    chunk.start[order.lanes.start(to / 4 + i)] -= i32::from(zero) * sum;
-                    all += sum;
-                }
-                chunk.sum[from / 16] += scale * all as f32;
-            }
+        chunk.start = [0; FOURS];
+        for (i, four) in chunk.q.as_chunks::<4>().0.iter().enumerate() {
+            let sum: i32 = four.iter().map(|q| i32::from(*q)).sum();
+            chunk.start[order.lanes.start(i)] -= i32::from(zero) * sum;
+            chunk.sum[usize::from(order.runs[i / 4])] += chunk.scale[group(PIECE, i)] * sum as f32;
         }
     }
 }

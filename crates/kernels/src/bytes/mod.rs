@@ -86,20 +86,6 @@ enum Lanes {
     Eights,
 }
 
-impl Order {
-    /// Where the `p`th piece of those that share scale `group` lies in order, and where it comes from, if a piece are
-    /// `length` activations that follow each other.
-    #[inline(always)]
-    fn piece(&self, length: usize, group: usize, p: usize) -> (usize, usize) {
-        let to = match length {
-            4 => 64 * p + 4 * group,
-            8 => 64 * (2 * p + group % 4 / 2) + 16 * (group / 4) + 8 * (group % 2),
-            _ => 16 * group,
-        };
-        (to, 16 * usize::from(self.runs[to / 16]) + to % 16)
-    }
-}
-
 impl Lanes {
     /// How many activations that share a scale follow each other.
     fn piece(self) -> usize {
@@ -120,6 +106,16 @@ impl Lanes {
             Lanes::Halves => i & !16,
             _ => i,
         }
+    }
+}
+
+/// Which scale the `i`th four activations in order share with others, where `piece` that follow each other do.
+#[inline(always)]
+const fn group(piece: usize, i: usize) -> usize {
+    match piece {
+        4 => i % 16,
+        8 => i % 16 / 4 * 4 + i / 16 % 2 * 2 + i % 4 / 2,
+        _ => i / 4,
     }
 }
 
@@ -233,19 +229,30 @@ fn round<const N: usize>(x: &[f32], q: &mut [i8; N]) -> (f32, i32) {
     for x in x {
         largest = largest.max(x.to_bits() & 0x7fff_ffff);
     }
+    let (scale, inverse) = scale(largest);
+    let mut sum = 0;
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = nearest(x * inverse) as i8;
+        sum += i32::from(*q);
+    }
+    (if largest < 0x7f80_0000 { scale } else { f32::NAN }, sum)
+}
+
+/// The scale of numbers of which the largest has these bits without its sign, and what they are multiplied with.
+#[inline(always)]
+fn scale(largest: u32) -> (f32, f32) {
     let scale = f32::from_bits(((f32::from_bits(largest) / 127.0).to_bits() + 3) & !3);
     // A scale whose inverse overflows belongs to numbers that vanish beside anything.
     let inverse = 1.0 / scale;
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let mut sum = 0;
-    for (q, x) in q.iter_mut().zip(x) {
-        // Added to this, a number is rounded to a whole one in the last bits.
-        const WHOLE: f32 = 12_582_912.0;
-        let whole = (x * inverse + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32;
-        *q = whole as i8;
-        sum += i32::from(whole as i8);
-    }
-    (if largest < 0x7f80_0000 { scale } else { f32::NAN }, sum)
+    (scale, if inverse.is_finite() { inverse } else { 0.0 })
+}
+
+/// The nearest whole number to one of at most 127.
+#[inline(always)]
+fn nearest(x: f32) -> i32 {
+    // Added to this, a number is rounded to a whole one in the last bits.
+    const WHOLE: f32 = 12_582_912.0;
+    (x + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32
 }
 
 #[cfg(test)]

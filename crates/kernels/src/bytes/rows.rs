@@ -11,6 +11,9 @@ use super::{Activations, Order};
 use crate::gemm::FEW;
 use crate::simd::prefetch;
 
+/// Bytes between what is read and what is fetched: less waits for memory, more is fetched in vain at the end of a task.
+const AHEAD: usize = 4096;
+
 /// Blocks whose units are read together.
 pub(super) const GROUP: usize = 8;
 
@@ -136,8 +139,8 @@ unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
             let units = R::units(blocks);
             for (i, block) in blocks.iter().enumerate() {
                 // Rows follow each other: what comes in a while is on its way when it is asked for.
-                for line in 0..BYTES.div_ceil(64).min(3) {
-                    prefetch(block.as_ptr().wrapping_add(2048 + 64 * line).cast());
+                for line in 0..BYTES.div_ceil(64) {
+                    prefetch(block.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
                 }
                 let w = R::weights(block, &units, i);
                 for (t, sums) in sums.iter_mut().enumerate() {

@@ -57,14 +57,12 @@ fn every_block_format_is_read() {
 
 /// Which activations of a chunk share a scale with few tokens, 16 each.
 fn groups(order: &Order) -> [usize; CHUNK] {
-    let mut groups = [usize::MAX; CHUNK];
-    let (length, mut places) = (order.lanes.piece(), [0; CHUNK]);
-    for (group, p) in (0..16).flat_map(|group| (0..16 / length).map(move |p| (group, p))) {
-        let (to, from) = order.piece(length, group, p);
-        groups[from..from + length].fill(group);
-        places[to..to + length].iter_mut().for_each(|place| *place += 1);
+    let (mut groups, mut runs) = ([usize::MAX; CHUNK], order.runs);
+    for to in 0..CHUNK {
+        groups[16 * usize::from(order.runs[to / 16]) + to % 16] = group(order.lanes.piece(), to / 4);
     }
-    assert_eq!(places, [1; CHUNK], "every place is taken once");
+    runs.sort_unstable();
+    assert_eq!(runs, PLAIN.runs, "every run has one place");
     assert!((0..16).all(|group| groups.iter().filter(|g| **g == group).count() == 16));
     groups
 }
