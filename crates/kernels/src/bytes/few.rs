@@ -118,12 +118,15 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
             *q = nearest(x * factor) as i8;
         }
         chunk.scale = std::array::from_fn(|g| if largest[g] < 0x7f80_0000 { units[g] } else { f32::NAN });
-        chunk.sum = [0.0; 16];
-        chunk.start = [0; FOURS];
-        for (i, four) in chunk.q.as_chunks::<4>().0.iter().enumerate() {
-            let sum: i32 = four.iter().map(|q| i32::from(*q)).sum();
-            chunk.start[order.lanes.start(i)] -= i32::from(zero) * sum;
-            chunk.sum[usize::from(order.runs[i / 4])] += chunk.scale[group(PIECE, i)] * sum as f32;
+        let mut sums = [0; FOURS];
+        for (sum, four) in sums.iter_mut().zip(chunk.q.as_chunks::<4>().0) {
+            *sum = four.iter().map(|q| i32::from(*q)).sum();
+        }
+        chunk.start = sums.map(|sum| -i32::from(zero) * sum);
+        order.lanes.join(&mut chunk.start);
+        let terms: [f32; FOURS] = std::array::from_fn(|i| chunk.scale[group(PIECE, i)] * sums[i] as f32);
+        for (run, four) in order.runs.iter().zip(terms.as_chunks::<4>().0) {
+            chunk.sum[usize::from(*run)] = four.iter().sum();
         }
     }
 }

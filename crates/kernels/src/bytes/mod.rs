@@ -98,14 +98,20 @@ impl Lanes {
         }
     }
 
-    /// Where the sum begins that the `i`th four activations in order add to.
+    /// Moves what belongs to each four activations to where the sum begins that these add to.
     #[inline(always)]
-    fn start(self, i: usize) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Lanes::Halves => i & !16,
-            _ => i,
+    fn join(self, fours: &mut [i32; CHUNK / 4]) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Lanes::Halves {
+            let (halves, _) = fours.as_chunks_mut::<32>();
+            for half in halves {
+                let (begin, rest) = half.split_at_mut(16);
+                begin.iter_mut().zip(&*rest).for_each(|(a, b)| *a += b);
+                rest.fill(0);
+            }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (self, fours);
     }
 }
 
