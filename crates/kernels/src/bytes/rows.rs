@@ -5,6 +5,8 @@
 //! scale by the lane that their products end in, so that sums of several products are one conversion; and whole scales of
 //! weights multiply in whole numbers.
 
+use std::arch::x86_64::__m128i;
+
 use imaginal_numeric::tables;
 
 use super::{Activations, Order};
@@ -55,29 +57,53 @@ pub(super) const HALVES: [u8; 16] = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 1
 
 /// What blocks have of a binary16 scale at byte `at` and, perhaps, `and` a minimum after it: the low and high halves of words.
 ///
-/// These are read for some blocks at once because their loop goes through memory, where one instruction widens all.
+/// They are put together in registers: a vector that is read from where its parts were just written waits until all of
+/// these have left the pipeline.
 #[inline(always)]
 pub(super) fn words<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [u32; GROUP] {
     let mut words = [0; GROUP];
-    for (word, block) in words.iter_mut().zip(blocks) {
-        *word = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
-        if and {
-            *word |= u32::from(u16::from_le_bytes([block[at + 2], block[at + 3]])) << 16;
+    match blocks.first_chunk::<GROUP>() {
+        Some([a, b, c, d, e, f, g, h]) => {
+            words = [
+                word(a, at, and),
+                word(b, at, and),
+                word(c, at, and),
+                word(d, at, and),
+                word(e, at, and),
+                word(f, at, and),
+                word(g, at, and),
+                word(h, at, and),
+            ]
         }
+        None => words.iter_mut().zip(blocks).for_each(|(to, block)| *to = word(block, at, and)),
     }
     words
 }
 
-/// The bits of the scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
+/// [`words`] of one block.
 #[inline(always)]
-pub(super) fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[u16; 8]; GROUP] {
-    let mut bits = [[0; 8]; GROUP];
-    for (bits, block) in bits.iter_mut().zip(blocks) {
-        for (bits, run) in bits.iter_mut().zip(block.chunks_exact(BYTES / 8)) {
-            *bits = u16::from_le_bytes([run[0], run[1]]);
-        }
+fn word<const BYTES: usize>(block: &[u8; BYTES], at: usize, and: bool) -> u32 {
+    let first = if and || at < 2 { at } else { at - 2 };
+    let four = match block.get(first..).and_then(|bytes| bytes.first_chunk()) {
+        Some(four) => u32::from_le_bytes(*four),
+        None => 0,
+    };
+    if and {
+        four
+    } else if first == at {
+        four & 0xffff
+    } else {
+        four >> 16
     }
-    bits
+}
+
+/// The bits of the scales of eight runs of 32 weights of a block, which lie `BYTES / 8` bytes apart.
+#[inline(always)]
+pub(super) fn eight_halves<const BYTES: usize>(block: &[u8; BYTES]) -> __m128i {
+    let half = |i: usize| u64::from(u16::from_le_bytes([block[i * (BYTES / 8)], block[i * (BYTES / 8) + 1]]));
+    let four = |i: usize| half(i) | half(i + 1) << 16 | half(i + 2) << 32 | half(i + 3) << 48;
+    // SAFETY: any bits are a valid value.
+    unsafe { std::mem::transmute::<[u64; 2], __m128i>([four(0), four(4)]) }
 }
 
 /// The scales of mxfp4.

@@ -127,9 +127,12 @@ avx2! {
     /// Widens pairs of binary16 numbers, the first of which are the low halves of words.
     fn widen(words: [u32; GROUP]) -> [f32; 2 * GROUP] {
         let mut wide = [0.0; 2 * GROUP];
-        for (wide, words) in wide.as_chunks_mut::<8>().0.iter_mut().zip(words.as_chunks::<4>().0) {
-            // SAFETY: both arrays have eight numbers.
-            unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(words.as_ptr().cast()))) };
+        // SAFETY: the same bits; eight numbers are written at a time.
+        unsafe {
+            let words = std::mem::transmute::<[u32; GROUP], [__m128i; 2]>(words);
+            for (wide, words) in wide.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(words));
+            }
         }
         wide
     }
@@ -244,9 +247,9 @@ unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool
 #[inline(always)]
 unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
     let mut wide = [[0.0; 8]; GROUP];
-    for (wide, bits) in wide.iter_mut().zip(&rows::eight_halves(blocks)) {
-        // SAFETY: only called where F16C exists; both arrays have eight numbers.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
+    for (wide, block) in wide.iter_mut().zip(blocks) {
+        // SAFETY: only called where F16C exists; eight numbers are written.
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(rows::eight_halves(block))) };
     }
     wide
 }

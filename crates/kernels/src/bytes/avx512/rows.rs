@@ -122,8 +122,8 @@ vnni! {
     /// Widens pairs of binary16 numbers, the first of which are the low halves of words.
     fn widen(words: [u32; GROUP]) -> [f32; 2 * GROUP] {
         let mut wide = [0.0; 2 * GROUP];
-        // SAFETY: both arrays have 16 numbers.
-        unsafe { _mm512_storeu_ps(wide.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(words.as_ptr().cast()))) };
+        // SAFETY: the same bits; 16 numbers are written.
+        unsafe { _mm512_storeu_ps(wide.as_mut_ptr(), _mm512_cvtph_ps(std::mem::transmute::<[u32; GROUP], __m256i>(words))) };
         wide
     }
 
@@ -204,9 +204,9 @@ unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool
 #[inline(always)]
 unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
     let mut wide = [[0.0; 8]; GROUP];
-    for (wide, bits) in wide.iter_mut().zip(&rows::eight_halves(blocks)) {
-        // SAFETY: only called where AVX-512 exists; both arrays have eight numbers.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast()))) };
+    for (wide, block) in wide.iter_mut().zip(blocks) {
+        // SAFETY: only called where AVX-512 exists; eight numbers are written.
+        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(rows::eight_halves(block))) };
     }
     wide
 }
