@@ -365,6 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn shares_cover_everything_and_grow_smaller() {
+        let _turn = turn();
+        for n in [1, 2, 7] {
+            set_threads(n);
+            for (things, least) in [(0, 4), (1, 0), (5, 16), (1000, 1), (128_256, 14)] {
+                let begins = shares(things, least);
+                assert_eq!((begins[0], begins[begins.len() - 1]), (0, things));
+                let sizes: Vec<usize> = begins.windows(2).map(|w| w[1] - w[0]).collect();
+                assert!(sizes.is_sorted_by(|a, b| a >= b && *b > 0), "{n} threads: {sizes:?}");
+                assert!(sizes.iter().rev().skip(1).all(|size| *size >= least), "only the last may be shorter");
+            }
+        }
+        set_threads(0);
+    }
+
+    #[test]
     fn every_task_runs_exactly_once() {
         let _turn = turn();
         for n in [1, 2, 3, 7] {
