@@ -20,6 +20,8 @@ const READ: usize = 16;
 const WORDS: usize = size_of::<Weights>() / 4;
 /// Tokens of a block; more come in turns, each of which reads the weights again.
 const MAX_TOKENS: usize = 512;
+/// Panels of a task, at most.
+const GROUP: usize = 8;
 /// Bytes of activations that stay in the second-level cache.
 const CACHED: usize = 1 << 20;
 
@@ -84,33 +86,38 @@ pub(super) fn matmul(
             let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), chunks * tokens) };
             let out = SharedMut::new(out);
             for first in (0..chunks).step_by(part) {
-                run(n.div_ceil(ROWS), &|t| {
-                    let rows = t * ROWS..n.min((t + 1) * ROWS);
+                // Some panels share a task, so that results are written in longer pieces: the next token's lie pages away.
+                let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
+                run(n.div_ceil(group), &|t| {
+                    let (start, end) = (t * group, n.min((t + 1) * group));
                     let panel_floats = size_of::<Panel>() / 4;
-                    with_buffer(Slot::A, panel_floats + tokens * ROWS, |buffer| {
+                    with_buffer(Slot::A, panel_floats + tokens * group, |buffer| {
                         let (panel, sums) = buffer.split_at_mut(panel_floats);
                         // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
                         let panel = unsafe { &mut *panel.as_mut_ptr().cast::<Panel>() };
-                        let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens];
+                        let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens * group / ROWS];
                         sums.fill([0.0; ROWS]);
                         for c in first..chunks.min(first + part) {
                             let row = |r: usize| {
                                 let bytes = &w[r * row_bytes..][..row_bytes];
                                 &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
                             };
-                            fill(isa, layout, kernel.read, rows.clone().map(row), panel);
-                            // SAFETY: the tile is one of the instruction set.
-                            unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
+                            for (p, sums) in (start..end).step_by(ROWS).zip(sums.chunks_exact_mut(tokens)) {
+                                fill(isa, layout, kernel.read, (p..end.min(p + ROWS)).map(row), panel);
+                                // SAFETY: the tile is one of the instruction set.
+                                unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
+                            }
                         }
-                        for (t, sums) in sums.iter().enumerate() {
+                        for t in 0..tokens {
                             // SAFETY: each task has rows of its own, whose results lie in `out`.
-                            let out = unsafe {
-                                std::slice::from_raw_parts_mut(out.as_ptr().add(t * n + rows.start), rows.len())
-                            };
-                            if first == 0 {
-                                out.copy_from_slice(&sums[..rows.len()]);
-                            } else {
-                                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                            let out =
+                                unsafe { std::slice::from_raw_parts_mut(out.as_ptr().add(t * n + start), end - start) };
+                            for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter().skip(t).step_by(tokens)) {
+                                if first == 0 {
+                                    out.copy_from_slice(&sums[..out.len()]);
+                                } else {
+                                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                                }
                             }
                         }
                     });
