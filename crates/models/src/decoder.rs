@@ -493,15 +493,7 @@ impl Model {
     /// Bytes the weights take, as they are held now.
     pub fn bytes(&self) -> usize {
         let mut bytes = 0;
-        self.slots("", &mut |_, slot| {
-            bytes += match slot {
-                Slot::Param(p) => 4 * p.get().elem_count(),
-                Slot::Weight(w) => {
-                    let packed = w.packed().map_or(0, |p| p.bytes().len());
-                    packed + w.master().map_or(0, |_| 4 * w.rows() * w.cols())
-                }
-            }
-        });
+        self.slots("", &mut |_, slot| bytes += slot.bytes());
         bytes
     }
 }

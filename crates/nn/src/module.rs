@@ -1,3 +1,5 @@
+use imaginal_numeric::Format;
+
 use crate::{Param, Weight};
 
 /// One of a layer's tensors.
@@ -7,6 +9,27 @@ pub enum Slot<'a> {
     Weight(&'a Weight),
     /// A float tensor of any rank: norms, biases, convolution kernels, state matrices.
     Param(&'a Param),
+}
+
+impl Slot<'_> {
+    /// The number format that it is held in.
+    pub fn format(&self) -> Format {
+        match self {
+            Slot::Param(_) => Format::F32,
+            Slot::Weight(w) => w.format(),
+        }
+    }
+
+    /// Bytes it takes, as it is held now.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Slot::Param(p) => 4 * p.get().elem_count(),
+            Slot::Weight(w) => {
+                let packed = w.packed().map_or(0, |p| p.bytes().len());
+                packed + w.master().map_or(0, |_| 4 * w.rows() * w.cols())
+            }
+        }
+    }
 }
 
 /// Something made of parameters, each of which has a name.

@@ -5,7 +5,7 @@ use clap::Parser;
 use imaginal_files::Gguf;
 use imaginal_files::gguf::ValueRef;
 use imaginal_models::Model;
-use imaginal_nn::{Module, Slot};
+use imaginal_nn::Module;
 use imaginal_numeric::Format;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ use crate::find::{self, Place};
 pub struct Show {
     /// A GGUF file, a Hugging Face directory, `default`, or the name of a pulled model
     model: String,
-    /// List every tensor
+    /// List every tensor with its shape and the number format it is held in
     #[arg(long)]
     tensors: bool,
     /// List the metadata of a GGUF file
@@ -101,14 +101,7 @@ impl Show {
 fn held(model: &Model) -> HashMap<String, (Format, usize)> {
     let mut held = HashMap::new();
     model.slots("", &mut |name, slot| {
-        let (format, bytes) = match slot {
-            Slot::Param(p) => (Format::F32, 4 * p.get().elem_count()),
-            Slot::Weight(w) => {
-                let bytes = w.packed().map_or(4 * w.rows() * w.cols(), |packed| packed.bytes().len());
-                (w.format(), bytes)
-            }
-        };
-        held.insert(name, (format, bytes));
+        held.insert(name, (slot.format(), slot.bytes()));
     });
     held
 }

@@ -8,7 +8,7 @@
 //! Products of floats ([`gemm`](fn@gemm)) take their left and right sides as they are, so that nothing is transposed but
 //! operands that lie the wrong way.
 //!
-//! A panel is [`ROWS`] rows by [`DEPTH`] columns, 16 KB: two threads that share a core find both of theirs in its L1 cache.
+//! A panel is [`ROWS`] rows by [`DEPTH`] columns, 16 KB: two threads that share a core would find both of theirs in its L1 cache.
 //! Sums over such a part of the depth are kept in a block of f32 beside it. Deeper panels were measured slower (see
 //! ARCHITECTURE.md).
 //!

@@ -2,14 +2,14 @@
 
 use imaginal_numeric::Format;
 
-use super::{Activations, CHUNK, Order, group, kernel, nearest, read, scale};
+use super::{Activations, CHUNK, Order, group, kernel, magnitude, nearest, read, scale};
 use crate::gemm::FEW;
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 
-/// Chunks of activations that are rounded in one task.
-const PIECE: usize = 16;
+/// Chunks of a token that are rounded in one task.
+const TASK: usize = 16;
 
 /// [`matmul`](super::matmul) for at most [`FEW`] tokens.
 #[allow(clippy::too_many_arguments)]
@@ -35,10 +35,10 @@ pub(super) fn matmul(
     with_buffer(Slot::B, m * chunks * floats, |buffer| {
         let shared = SharedMut::new(&mut *buffer);
         // A long token is more than one task.
-        let pieces = chunks.div_ceil(PIECE);
-        run(m * pieces, &|t| {
-            let (token, first) = (t / pieces, t % pieces * PIECE);
-            let count = PIECE.min(chunks - first);
+        let tasks = chunks.div_ceil(TASK);
+        run(m * tasks, &|t| {
+            let (token, first) = (t / tasks, t % tasks * TASK);
+            let count = TASK.min(chunks - first);
             // SAFETY: each task's chunks are its own, and buffers are aligned to 64 bytes; any bits are a valid value.
             let chunks = unsafe {
                 let all = shared.as_ptr().cast::<Activations>();
@@ -96,18 +96,17 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
         for (run, to) in order.runs.iter().zip(ordered.as_chunks_mut::<16>().0) {
             to.copy_from_slice(&x[16 * usize::from(*run)..][..16]);
         }
-        // Compared as integers, where a NaN is larger than everything.
         let mut fours = [0; FOURS];
         for (most, x) in fours.iter_mut().zip(ordered.as_chunks::<4>().0) {
-            *most = x.map(|x| x.to_bits() & 0x7fff_ffff).into_iter().fold(0, u32::max);
+            *most = x.map(magnitude).into_iter().fold(0, u32::max);
         }
         let mut largest = [0u32; 16];
         for (i, most) in fours.iter().enumerate() {
             let largest = &mut largest[group(PIECE, i)];
             *largest = (*largest).max(*most);
         }
-        let (mut units, mut inverses) = ([0.0; 16], [0.0; 16]);
-        for ((unit, inverse), largest) in units.iter_mut().zip(&mut inverses).zip(&largest) {
+        let mut inverses = [0.0; 16];
+        for ((unit, inverse), largest) in chunk.scale.iter_mut().zip(&mut inverses).zip(&largest) {
             (*unit, *inverse) = scale(*largest);
         }
         let mut factors = [0.0; CHUNK];
@@ -117,7 +116,6 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
         for ((q, x), factor) in chunk.q.iter_mut().zip(&ordered).zip(&factors) {
             *q = nearest(x * factor) as i8;
         }
-        chunk.scale = std::array::from_fn(|g| if largest[g] < 0x7f80_0000 { units[g] } else { f32::NAN });
         let mut sums = [0; FOURS];
         for (sum, four) in sums.iter_mut().zip(chunk.q.as_chunks::<4>().0) {
             *sum = four.iter().map(|q| i32::from(*q)).sum();

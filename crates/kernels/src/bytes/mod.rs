@@ -230,26 +230,30 @@ fn round<const N: usize>(x: &[f32], q: &mut [i8; N]) -> (f32, i32) {
             &padded
         }
     };
-    // Compared as integers, where a NaN is larger than everything.
-    let mut largest = 0;
-    for x in x {
-        largest = largest.max(x.to_bits() & 0x7fff_ffff);
-    }
+    let largest = x.iter().fold(0, |largest, x| largest.max(magnitude(*x)));
     let (scale, inverse) = scale(largest);
     let mut sum = 0;
     for (q, x) in q.iter_mut().zip(x) {
         *q = nearest(x * inverse) as i8;
         sum += i32::from(*q);
     }
-    (if largest < 0x7f80_0000 { scale } else { f32::NAN }, sum)
+    (scale, sum)
 }
 
-/// The scale of numbers of which the largest has these bits without its sign, and what they are multiplied with.
+/// The bits of a number without its sign: compared as integers, where a NaN is larger than everything.
+#[inline(always)]
+fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// The scale of numbers of which the largest has this [`magnitude`], NaN if that is not finite, and what they are multiplied
+/// with.
 #[inline(always)]
 fn scale(largest: u32) -> (f32, f32) {
     let scale = f32::from_bits(((f32::from_bits(largest) / 127.0).to_bits() + 3) & !3);
     // A scale whose inverse overflows belongs to numbers that vanish beside anything.
     let inverse = 1.0 / scale;
+    let scale = if largest < 0x7f80_0000 { scale } else { f32::NAN };
     (scale, if inverse.is_finite() { inverse } else { 0.0 })
 }
 
