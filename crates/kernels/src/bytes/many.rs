@@ -1,7 +1,7 @@
 //! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
 //!
-//! Activations have a scale for each 32. Tokens are taken so many at a time, and so much of the depth, that their
-//! activations stay in the second-level cache while all panels pass by.
+//! Activations have a scale for each 32. A task has some panels, which pass over each chunk of the activations while it
+//! is in the second-level cache; its sums stay there too, until the last chunk, so that results are written once.
 
 use imaginal_numeric::Format;
 
@@ -22,8 +22,6 @@ const WORDS: usize = size_of::<Weights>() / 4;
 const MAX_TOKENS: usize = 512;
 /// Panels of a task, at most.
 const GROUP: usize = 8;
-/// Bytes of activations that stay in the second-level cache.
-const CACHED: usize = 1 << 20;
 
 /// 32 rows of 256 weights: of each row's [`Weights`] the words, transposed.
 #[repr(C, align(64))]
@@ -70,7 +68,6 @@ pub(super) fn matmul(
     let tile = tile::of(isa, layout);
     let chunks = k.div_ceil(CHUNK);
     let tokens = m.min(MAX_TOKENS);
-    let part = (CACHED / (tokens * size_of::<Column>())).clamp(1, chunks);
     for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
         let tokens = x.len() / k;
         with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
@@ -85,44 +82,39 @@ pub(super) fn matmul(
             // SAFETY: as many were just written.
             let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), chunks * tokens) };
             let out = SharedMut::new(out);
-            for first in (0..chunks).step_by(part) {
-                // Some panels share a task, so that results are written in longer pieces: the next token's lie pages away.
-                let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
-                run(n.div_ceil(group), &|t| {
-                    let (start, end) = (t * group, n.min((t + 1) * group));
-                    let panel_floats = size_of::<Panel>() / 4;
-                    with_buffer(Slot::A, panel_floats + tokens * group, |buffer| {
-                        let (panel, sums) = buffer.split_at_mut(panel_floats);
-                        // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
-                        let panel = unsafe { &mut *panel.as_mut_ptr().cast::<Panel>() };
-                        let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens * group / ROWS];
-                        sums.fill([0.0; ROWS]);
-                        for c in first..chunks.min(first + part) {
-                            let row = |r: usize| {
-                                let bytes = &w[r * row_bytes..][..row_bytes];
-                                &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
-                            };
-                            for (p, sums) in (start..end).step_by(ROWS).zip(sums.chunks_exact_mut(tokens)) {
-                                fill(isa, layout, kernel.read, (p..end.min(p + ROWS)).map(row), panel);
-                                // SAFETY: the tile is one of the instruction set.
-                                unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
-                            }
+            // Panels share a task also so that results are written in longer pieces: the next token's lie pages away.
+            let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
+            run(n.div_ceil(group), &|t| {
+                let (start, end) = (t * group, n.min((t + 1) * group));
+                let panel_floats = size_of::<Panel>() / 4;
+                with_buffer(Slot::A, panel_floats + tokens * group, |buffer| {
+                    let (panel, sums) = buffer.split_at_mut(panel_floats);
+                    // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
+                    let panel = unsafe { &mut *panel.as_mut_ptr().cast::<Panel>() };
+                    let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens * group / ROWS];
+                    sums.fill([0.0; ROWS]);
+                    for c in 0..chunks {
+                        let row = |r: usize| {
+                            let bytes = &w[r * row_bytes..][..row_bytes];
+                            &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
+                        };
+                        for (p, sums) in (start..end).step_by(ROWS).zip(sums.chunks_exact_mut(tokens)) {
+                            fill(isa, layout, kernel.read, (p..end.min(p + ROWS)).map(row), panel);
+                            // SAFETY: the tile is one of the instruction set.
+                            unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
                         }
-                        for t in 0..tokens {
-                            // SAFETY: each task has rows of its own, whose results lie in `out`.
-                            let out =
-                                unsafe { std::slice::from_raw_parts_mut(out.as_ptr().add(t * n + start), end - start) };
-                            for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter().skip(t).step_by(tokens)) {
-                                if first == 0 {
-                                    out.copy_from_slice(&sums[..out.len()]);
-                                } else {
-                                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
-                                }
-                            }
-                        }
-                    });
+                    }
+                    for t in 0..tokens {
+                        // SAFETY: each task has rows of its own, whose results lie in `out`.
+                        let out =
+                            unsafe { std::slice::from_raw_parts_mut(out.as_ptr().add(t * n + start), end - start) };
+                        let (whole, rest) = out.as_chunks_mut::<ROWS>();
+                        let mut sums = sums.iter().skip(t).step_by(tokens);
+                        whole.iter_mut().zip(&mut sums).for_each(|(out, sums)| *out = *sums);
+                        rest.iter_mut().zip(sums.next().into_iter().flatten()).for_each(|(out, sum)| *out = *sum);
+                    }
                 });
-            }
+            });
         });
     }
 }
