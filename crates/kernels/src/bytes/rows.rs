@@ -155,8 +155,12 @@ unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
     let (whole, rest) = row.as_chunks::<BYTES>();
     // Blocks of zeros are weights of zero or meet activations of zero.
     let mut last = [[0; BYTES]];
-    last[0][..rest.len()].copy_from_slice(rest);
-    let last = if rest.is_empty() { &last[..0] } else { &last[..] };
+    let last = if rest.is_empty() {
+        &last[..0]
+    } else {
+        last[0][..rest.len()].copy_from_slice(rest);
+        &last[..]
+    };
     assert!(x.len() >= (M - 1) * stride + whole.len() + last.len());
     // SAFETY: by the caller's promise; there are as many activations as was just asserted.
     unsafe {

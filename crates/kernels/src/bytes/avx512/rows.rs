@@ -1,5 +1,6 @@
 //! Few tokens with AVX-512. What the number that stands for zero adds is already in what sums begin with.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::read::{E2M1, IQ4};
@@ -30,10 +31,10 @@ pub(super) struct Whole {
     q: [__m512i; 4],
     /// What the sums of the first two vectors, packed in 16 bits, are multiplied with, and those of the last two.
     scale: [__m512i; 2],
-    unit: f32,
+    unit: __m512,
     /// What each 16 weights have subtracted, in units of `min_unit`.
     min: __m512,
-    min_unit: f32,
+    min_unit: __m512,
 }
 
 /// 256 weights, 32 of which share a scale and lie in 128 bits each of two vectors.
@@ -43,20 +44,24 @@ pub(super) struct Halves {
     /// The scales of the first two vectors, and of the last two.
     scale: [__m512; 2],
     /// What all scales are multiplied with.
-    unit: f32,
+    unit: __m512,
 }
 
-/// Where the sums of two vectors, packed in 16 bits, find their scales: four sums have one.
-const fn spread(runs: [u8; 16], vectors: usize, shift: u32) -> [i16; 32] {
-    let mut index = [0; 32];
+/// Where the sums of two vectors, packed in 16 bits, find their scales among 16 bytes: four sums have one, which becomes the
+/// upper byte of 16 bits, so that it keeps its sign.
+const fn spread(runs: [u8; 16], vectors: usize, shift: u32) -> [u8; 64] {
+    let mut index = [0x80; 64];
     let mut i = 0;
     while i < 32 {
         let (quarter, second) = (i / 8, i / 4 % 2);
-        index[i] = (runs[4 * (vectors + second) + quarter] >> shift) as i16;
+        index[2 * i + 1] = runs[4 * (vectors + second) + quarter] >> shift;
         i += 1;
     }
     index
 }
+
+/// What undoes that [`spread`] moves scales up by eight bits.
+const UPPER: f32 = 1.0 / 256.0;
 
 vnni! {
     /// The products of four vectors of weights with activations. `ZERO`: sums begin with what the number for zero adds.
@@ -77,12 +82,12 @@ vnni! {
     /// Adds the products of weights with whole scales. `ZERO`: a number stands for zero; else there are minima.
     fn add_whole<const ZERO: bool>(w: Whole, x: &Activations, acc: __m512) -> __m512 {
         let [a, b, c, d] = dots::<ZERO>(w.q, x);
-        let sums = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_packs_epi32(a, b), w.scale[0]);
+        let sums = _mm512_madd_epi16(_mm512_packs_epi32(a, b), w.scale[0]);
         let sums = _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(sums, _mm512_packs_epi32(c, d), w.scale[1]));
         // SAFETY: 16 floats, aligned.
         let (scale, sum) = unsafe { (_mm512_load_ps(x.scale.as_ptr()), _mm512_load_ps(x.sum.as_ptr())) };
-        let acc = _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), _mm512_set1_ps(w.unit), acc);
-        if ZERO { acc } else { _mm512_fnmadd_ps(_mm512_mul_ps(w.min, sum), _mm512_set1_ps(w.min_unit), acc) }
+        let acc = _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), w.unit, acc);
+        if ZERO { acc } else { _mm512_fnmadd_ps(_mm512_mul_ps(w.min, sum), w.min_unit, acc) }
     }
 
     /// Adds the products of weights in halves. `UNIT`: scales are in units of `unit`.
@@ -98,7 +103,7 @@ vnni! {
         // SAFETY: as above.
         let scale = unsafe { _mm512_load_ps(x.scale.as_ptr()) };
         if UNIT {
-            _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), _mm512_set1_ps(w.unit), acc)
+            _mm512_fmadd_ps(_mm512_mul_ps(sums, scale), w.unit, acc)
         } else {
             _mm512_fmadd_ps(sums, scale, acc)
         }
@@ -119,12 +124,26 @@ vnni! {
         if ZERO { acc } else { _mm512_fmadd_ps(w.min, sum, acc) }
     }
 
-    /// Widens pairs of binary16 numbers, the first of which are the low halves of words.
-    fn widen(words: [u32; GROUP]) -> [f32; 2 * GROUP] {
+    /// Widens pairs of binary16 numbers, the first of which are the low halves of words, and multiplies them with two factors.
+    fn widen(words: [u32; GROUP], factors: [f32; 2]) -> [f32; 2 * GROUP] {
         let mut wide = [0.0; 2 * GROUP];
         // SAFETY: the same bits; 16 numbers are written.
-        unsafe { _mm512_storeu_ps(wide.as_mut_ptr(), _mm512_cvtph_ps(std::mem::transmute::<[u32; GROUP], __m256i>(words))) };
+        unsafe {
+            let words = _mm512_cvtph_ps(std::mem::transmute::<[u32; GROUP], __m256i>(words));
+            let [a, b] = factors;
+            let factors = _mm512_setr_ps(a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b);
+            _mm512_storeu_ps(wide.as_mut_ptr(), _mm512_mul_ps(words, factors));
+        }
         wide
+    }
+
+    /// A number in all lanes, from memory, which costs no unit that computes. The compiler would rather take it from a register
+    /// that it remembers, in two or three steps.
+    fn each(x: &f32) -> __m512 {
+        let all;
+        // SAFETY: reads four bytes.
+        unsafe { asm!("vbroadcastss {}, dword ptr [{}]", out(zmm_reg) all, in(reg) x, options(pure, readonly, nostack, preserves_flags)) };
+        all
     }
 
     /// 64 bytes.
@@ -147,12 +166,12 @@ vnni! {
         [four(a), four(_mm512_srli_epi16::<4>(a)), four(b), four(_mm512_srli_epi16::<4>(b))]
     }
 
-    /// 16 scales of 16 bits as two vectors of sums want them.
-    fn spread_scales(scales: __m256i, index: &[[i16; 32]; 2]) -> [__m512i; 2] {
-        // SAFETY: 32 numbers each.
+    /// Scales of eight bits as two vectors of sums want them.
+    fn spread_scales(scales: __m128i, index: &[[u8; 64]; 2]) -> [__m512i; 2] {
+        // SAFETY: 64 bytes each.
         let index = |i: usize| unsafe { _mm512_loadu_si512(index[i].as_ptr().cast()) };
-        let scales = _mm512_castsi256_si512(scales);
-        [_mm512_permutexvar_epi16(index(0), scales), _mm512_permutexvar_epi16(index(1), scales)]
+        let scales = _mm512_broadcast_i32x4(scales);
+        [_mm512_shuffle_epi8(scales, index(0)), _mm512_shuffle_epi8(scales, index(1))]
     }
 
     /// Eight scales, each in four lanes of two vectors.
@@ -180,24 +199,29 @@ vnni! {
 
     /// The block of a q4_k or q5_k, given its numbers.
     fn whole_k4(block: &[u8], q: [__m512i; 4], units: &[f32; 16], i: usize) -> Whole {
-        const INDEX: [[i16; 32]; 2] = [spread(PAIRS, 0, 1), spread(PAIRS, 2, 1)];
+        const INDEX: [[u8; 64]; 2] = [spread(PAIRS, 0, 1), spread(PAIRS, 2, 1)];
         let scales = scales_k4(block);
         let minima = _mm_shuffle_epi8(scales, _mm_setr_epi8(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15));
         Whole {
             q,
-            scale: spread_scales(_mm256_cvtepu8_epi16(scales), &INDEX),
-            unit: units[2 * i],
+            scale: spread_scales(scales, &INDEX),
+            unit: each(&units[2 * i]),
             min: _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(minima)),
-            min_unit: units[2 * i + 1],
+            min_unit: each(&units[2 * i + 1]),
         }
     }
 }
 
-/// The units of blocks that have a binary16 scale at byte `at` and `AND`, perhaps, a minimum after it.
+/// The units of blocks that have a binary16 scale at byte `at` and `AND`, perhaps, a minimum after it, times `factors`.
 #[inline(always)]
-unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [f32; 2 * GROUP] {
+unsafe fn units<const BYTES: usize>(
+    blocks: &[[u8; BYTES]],
+    at: usize,
+    and: bool,
+    factors: [f32; 2],
+) -> [f32; 2 * GROUP] {
     // SAFETY: only called where AVX-512 exists.
-    unsafe { widen(rows::words(blocks, at, and)) }
+    unsafe { widen(rows::words(blocks, at, and), factors) }
 }
 
 /// The scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
@@ -287,15 +311,15 @@ const fn whole(runs: [u8; 16]) -> Order {
 
 const HALVED: Order = Order { runs: HALVES, lanes: Lanes::Halves };
 
-const QUARTER_SCALES: [[i16; 32]; 2] = [spread(QUARTERS, 0, 0), spread(QUARTERS, 2, 0)];
+const QUARTER_SCALES: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0), spread(QUARTERS, 2, 0)];
 
 formats! {
     /// Rows of q2_k.
     Q2K[84]: whole(QUARTERS), Whole, add_whole::<false>;
-    |blocks| -> [f32; 16] { units(blocks, 80, true) }
+    |blocks| -> [f32; 16] { units(blocks, 80, true, [UPPER, 1.0 / 16.0]) }
     |block, units, i| {
         let (q, both, three) = (load(block, 16), sixteen(block, 0), _mm512_set1_epi8(3));
-        let scales = _mm256_and_si256(_mm256_cvtepu8_epi16(both), _mm256_set1_epi16(15));
+        let scales = _mm_and_si128(both, _mm_set1_epi8(15));
         Whole {
             q: [
                 _mm512_and_si512(q, three),
@@ -304,15 +328,15 @@ formats! {
                 _mm512_and_si512(_mm512_srli_epi16::<6>(q), three),
             ],
             scale: spread_scales(scales, &QUARTER_SCALES),
-            unit: units[2 * i],
-            min: _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(both))),
-            min_unit: units[2 * i + 1],
+            unit: each(&units[2 * i]),
+            min: _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(-16)))),
+            min_unit: each(&units[2 * i + 1]),
         }
     }
 
     /// Rows of q3_k.
     Q3K[110]: whole(QUARTERS), Whole, add_whole::<true>;
-    |blocks| -> [f32; 16] { units(blocks, 108, false) }
+    |blocks| -> [f32; 16] { units(blocks, 108, false, [UPPER; 2]) }
     |block, units, i| {
         let (q, three) = (load(block, 32), _mm512_set1_epi8(3));
         // The third bits of the first 128 weights, and of the others, as the highest of their numbers.
@@ -324,7 +348,7 @@ formats! {
         let two = _mm_rorv_epi32(_mm_set1_epi32(word(104)), _mm_setr_epi32(28, 30, 0, 2));
         let two = _mm_and_si128(two, _mm_set1_epi8(0x30));
         let scales = _mm_ternarylogic_epi32::<0xf8>(two, low, _mm_set1_epi8(15));
-        let scales = _mm256_cvtepi8_epi16(_mm_sub_epi8(scales, _mm_set1_epi8(32)));
+        let scales = _mm_sub_epi8(scales, _mm_set1_epi8(32));
         Whole {
             q: [
                 or_masked(_mm512_and_si512(q, three), _mm512_slli_epi16::<2>(high), 4),
@@ -333,20 +357,20 @@ formats! {
                 or_masked(_mm512_and_si512(_mm512_srli_epi16::<6>(q), three), _mm512_srli_epi16::<1>(high), 4),
             ],
             scale: spread_scales(scales, &QUARTER_SCALES),
-            unit: units[2 * i],
+            unit: each(&units[2 * i]),
             min: _mm512_setzero_ps(),
-            min_unit: 0.0,
+            min_unit: _mm512_setzero_ps(),
         }
     }
 
     /// Rows of q4_k.
     Q4K[144]: whole(PAIRS), Whole, add_whole::<false>;
-    |blocks| -> [f32; 16] { units(blocks, 0, true) }
+    |blocks| -> [f32; 16] { units(blocks, 0, true, [UPPER, 1.0]) }
     |block, units, i| { whole_k4(block, halves_of(load(block, 16), load(block, 80)), units, i) }
 
     /// Rows of q5_k.
     Q5K[176]: whole(PAIRS), Whole, add_whole::<false>;
-    |blocks| -> [f32; 16] { units(blocks, 0, true) }
+    |blocks| -> [f32; 16] { units(blocks, 0, true, [UPPER, 1.0]) }
     |block, units, i| {
         let [a, b, c, d] = halves_of(load(block, 48), load(block, 112));
         // The fifth bits of the first two runs of 32 weights in each half; those of the next runs follow.
@@ -362,7 +386,7 @@ formats! {
 
     /// Rows of q6_k.
     Q6K[210]: whole(QUARTERS), Whole, add_whole::<true>;
-    |blocks| -> [f32; 16] { units(blocks, 208, false) }
+    |blocks| -> [f32; 16] { units(blocks, 208, false, [UPPER; 2]) }
     |block, units, i| {
         let both = |at: usize| {
             let (low, high) = (&block[at..at + 32], &block[at + 64..at + 96]);
@@ -377,10 +401,10 @@ formats! {
                 or_masked(c, high, 0x30),
                 or_masked(d, _mm512_srli_epi16::<2>(high), 0x30),
             ],
-            scale: spread_scales(_mm256_cvtepi8_epi16(sixteen(block, 192)), &QUARTER_SCALES),
-            unit: units[2 * i],
+            scale: spread_scales(sixteen(block, 192), &QUARTER_SCALES),
+            unit: each(&units[2 * i]),
             min: _mm512_setzero_ps(),
-            min_unit: 0.0,
+            min_unit: _mm512_setzero_ps(),
         }
     }
 
@@ -389,7 +413,7 @@ formats! {
     |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
     |block, scales, i| {
         let [a, b] = runs(block, 2);
-        Halves { q: halves_of(a, b), scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+        Halves { q: halves_of(a, b), scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of iq4_nl.
@@ -398,7 +422,7 @@ formats! {
     |block, scales, i| {
         let [a, b] = runs(block, 2);
         let q = look_up(halves_of(a, b), &IQ4);
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of mxfp4.
@@ -407,12 +431,12 @@ formats! {
     |block, scales, i| {
         let [a, b] = runs(block, 1);
         let q = look_up(halves_of(a, b), &E2M1);
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: 1.0 }
+        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of iq4_xs.
     Iq4Xs[136]: HALVED, Halves, add_halves::<true>;
-    |blocks| -> [f32; 16] { units(blocks, 0, false) }
+    |blocks| -> [f32; 16] { units(blocks, 0, false, [1.0; 2]) }
     |block, units, i| {
         let word = |at: usize| i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         // Eight scales: four bits of the second word, two of the upper half of the first.
@@ -422,6 +446,6 @@ formats! {
         let scales = _mm256_ternarylogic_epi32::<0xf8>(high, low, _mm256_set1_epi32(15));
         let scales = _mm256_cvtepi32_ps(_mm256_sub_epi32(scales, _mm256_set1_epi32(32)));
         let q = look_up(halves_of(load(block, 8), load(block, 72)), &IQ4);
-        Halves { q, scale: spread_floats(scales), unit: units[2 * i] }
+        Halves { q, scale: spread_floats(scales), unit: each(&units[2 * i]) }
     }
 }
