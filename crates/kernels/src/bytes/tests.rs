@@ -170,3 +170,44 @@ fn more_tokens_and_depth_than_a_block_holds() {
         }
     }
 }
+
+#[test]
+fn the_largest_scales_and_numbers_fit_the_integers() {
+    // Where blocks keep the binary16 numbers that their scales and minima are multiplied with.
+    let units: [(Format, &[usize]); 6] = [
+        (Format::Q2_K, &[80, 82]),
+        (Format::Q3_K, &[108]),
+        (Format::Q4_K, &[0, 2]),
+        (Format::Q5_K, &[0, 2]),
+        (Format::Q6_K, &[208]),
+        (Format::IQ4_XS, &[0]),
+    ];
+    for (format, units) in units {
+        let mut w = vec![0; format.bytes_for(CHUNK).unwrap()];
+        // Numbers and scales are all bits or none; the scales of q6_k are bytes with a sign.
+        for (bits, scale) in [(0x00, 0x00), (0xff, 0xff), (0x00, 0x80), (0xff, 0x80), (0x00, 0x7f), (0xff, 0x7f)] {
+            w.fill(bits);
+            match format {
+                Format::Q2_K => w[..16].fill(scale),
+                Format::Q3_K => w[96..108].fill(scale),
+                Format::Q6_K => w[192..208].fill(scale),
+                Format::IQ4_XS => w[2..8].fill(scale),
+                _ => w[4..16].fill(scale),
+            }
+            for at in units {
+                w[*at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes()); // 1
+            }
+            let mut decoded = [0.0; CHUNK];
+            format.decode(&w, &mut decoded).unwrap();
+            for x in [1.0f32, -1.0] {
+                let expected = x * decoded.iter().sum::<f32>();
+                for (isa, m) in sets().flat_map(|isa| [(isa, 1), (isa, 9)]) {
+                    let mut out = vec![f32::NAN; m];
+                    matmul(isa, 1, format, &w, w.len(), 1, CHUNK, &vec![x; m * CHUNK], m, &mut out);
+                    let close = out.iter().all(|out| (out - expected).abs() <= 1e-5 * expected.abs());
+                    assert!(close, "{isa} {format} {bits} {scale} {m}: {out:?} is not {expected}");
+                }
+            }
+        }
+    }
+}
