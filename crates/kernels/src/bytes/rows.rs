@@ -61,23 +61,22 @@ pub(super) const HALVES: [u8; 16] = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 1
 /// these have left the pipeline.
 #[inline(always)]
 pub(super) fn words<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool) -> [u32; GROUP] {
-    let mut words = [0; GROUP];
     match blocks.first_chunk::<GROUP>() {
-        Some([a, b, c, d, e, f, g, h]) => {
-            words = [
-                word(a, at, and),
-                word(b, at, and),
-                word(c, at, and),
-                word(d, at, and),
-                word(e, at, and),
-                word(f, at, and),
-                word(g, at, and),
-                word(h, at, and),
-            ]
+        Some([a, b, c, d, e, f, g, h]) => [
+            word(a, at, and),
+            word(b, at, and),
+            word(c, at, and),
+            word(d, at, and),
+            word(e, at, and),
+            word(f, at, and),
+            word(g, at, and),
+            word(h, at, and),
+        ],
+        None => {
+            let of = |i: usize| if i < blocks.len() { word(&blocks[i], at, and) } else { 0 };
+            [of(0), of(1), of(2), of(3), of(4), of(5), of(6), 0]
         }
-        None => words.iter_mut().zip(blocks).for_each(|(to, block)| *to = word(block, at, and)),
     }
-    words
 }
 
 /// [`words`] of one block.
