@@ -5,10 +5,6 @@
 //! scale by the lane that their products end in, so that sums of several products are one conversion; and whole scales of
 //! weights multiply in whole numbers.
 
-use std::arch::x86_64::__m128i;
-
-use imaginal_numeric::tables;
-
 use super::{Activations, Order};
 use crate::gemm::FEW;
 use crate::simd::prefetch;
@@ -94,27 +90,6 @@ fn word<const BYTES: usize>(block: &[u8; BYTES], at: usize, and: bool) -> u32 {
     } else {
         four >> 16
     }
-}
-
-/// The bits of the scales of eight runs of 32 weights of a block, which lie `BYTES / 8` bytes apart.
-#[inline(always)]
-pub(super) fn eight_halves<const BYTES: usize>(block: &[u8; BYTES]) -> __m128i {
-    let half = |i: usize| u64::from(u16::from_le_bytes([block[i * (BYTES / 8)], block[i * (BYTES / 8) + 1]]));
-    let four = |i: usize| half(i) | half(i + 1) << 16 | half(i + 2) << 32 | half(i + 3) << 48;
-    // SAFETY: any bits are a valid value.
-    unsafe { std::mem::transmute::<[u64; 2], __m128i>([four(0), four(4)]) }
-}
-
-/// The scales of mxfp4.
-#[inline(always)]
-pub(super) fn mxfp4_scales(blocks: &[[u8; 136]]) -> [[f32; 8]; GROUP] {
-    let mut scales = [[0.0; 8]; GROUP];
-    for (scales, block) in scales.iter_mut().zip(blocks) {
-        for (scale, run) in scales.iter_mut().zip(block.chunks_exact(17)) {
-            *scale = tables::mxfp4_half_scale(run[0]);
-        }
-    }
-    scales
 }
 
 /// The products of a row with each of the tokens, whose chunks are `stride` apart.

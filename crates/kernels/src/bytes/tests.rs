@@ -211,3 +211,36 @@ fn the_largest_scales_and_numbers_fit_the_integers() {
         }
     }
 }
+
+#[test]
+fn every_run_of_a_block_has_its_own_scale() {
+    // Where runs of 32 weights keep a scale at their beginning, the smallest ones of mxfp4 included.
+    let scales: [(Format, &[u8]); 3] =
+        [(Format::MXFP4, &[0, 1, 2, 3, 120, 127, 128, 130]), (Format::Q4_0, &[0; 8]), (Format::IQ4_NL, &[0; 8])];
+    for (format, scales) in scales {
+        let mut w = vec![0; format.bytes_for(CHUNK).unwrap()];
+        let run = w.len() / 8;
+        for i in 0..8 {
+            for (j, byte) in w[i * run..][..run].iter_mut().enumerate() {
+                *byte = (37 * j + 11 * i) as u8;
+            }
+            match format {
+                Format::MXFP4 => w[i * run] = scales[i],
+                _ => w[i * run..][..2].copy_from_slice(&(0x2c00 + 0x111 * i as u16).to_le_bytes()),
+            }
+        }
+        let mut decoded = [0.0; CHUNK];
+        format.decode(&w, &mut decoded).unwrap();
+        for i in 0..8 {
+            // One run alone, so that small ones are not lost among others.
+            let mut x = [0.0; CHUNK];
+            x[32 * i..][..32].fill(1.0);
+            let expected: f32 = decoded[32 * i..][..32].iter().sum();
+            for isa in sets() {
+                let mut out = [f32::NAN];
+                matmul(isa, 1, format, &w, w.len(), 1, CHUNK, &x, 1, &mut out);
+                assert!((out[0] - expected).abs() <= 1e-5 * expected.abs(), "{isa} {format} {i}: {out:?} {expected}");
+            }
+        }
+    }
+}

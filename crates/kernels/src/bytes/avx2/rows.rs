@@ -243,15 +243,23 @@ unsafe fn units<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize, and: bool
     unsafe { widen(rows::words(blocks, at, and)) }
 }
 
-/// The binary16 scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
+/// The binary16 scales of eight runs of 32 weights, which lie `BYTES / 8` bytes apart.
 #[inline(always)]
-unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
-    let mut wide = [[0.0; 8]; GROUP];
-    for (wide, block) in wide.iter_mut().zip(blocks) {
-        // SAFETY: only called where F16C exists; eight numbers are written.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(rows::eight_halves(block))) };
+unsafe fn half_scales<const BYTES: usize>(block: &[u8; BYTES]) -> [__m256; 4] {
+    let half = |i: usize| u64::from(u16::from_le_bytes([block[i * (BYTES / 8)], block[i * (BYTES / 8) + 1]]));
+    let four = |i: usize| (half(i) | half(i + 1) << 16 | half(i + 2) << 32 | half(i + 3) << 48) as i64;
+    // SAFETY: only called where F16C exists.
+    unsafe { spread_floats(_mm256_cvtph_ps(_mm_set_epi64x(four(4), four(0)))) }
+}
+
+/// The halves of the scales of eight runs of an mxfp4 block.
+#[inline(always)]
+unsafe fn e8m0_scales(block: &[u8; 136]) -> [__m256; 4] {
+    let scale = |i: usize| tables::mxfp4_half_scale(block[17 * i]);
+    // SAFETY: only called where AVX2 exists.
+    unsafe {
+        spread_floats(_mm256_setr_ps(scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7)))
     }
-    wide
 }
 
 /// Makes [`Rows`] of formats.
@@ -395,25 +403,25 @@ formats! {
 
     /// Rows of q4_0.
     Q4_0[144]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
-    |block, of, i| {
-        Halves { q: halves(block, 18, 2), scale: spread_floats(_mm256_loadu_ps(of[i].as_ptr())), unit: 1.0 }
+    |_blocks| -> () {}
+    |block, _of, _i| {
+        Halves { q: halves(block, 18, 2), scale: half_scales(block), unit: 1.0 }
     }
 
     /// Rows of iq4_nl.
     Iq4Nl[144]: HALVED, Halves, add_halves::<true>;
-    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
-    |block, of, i| {
+    |_blocks| -> () {}
+    |block, _of, _i| {
         let q = look_up(halves(block, 18, 2), tables::IQ4.map(|v| v as u8));
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(of[i].as_ptr())), unit: 1.0 }
+        Halves { q, scale: half_scales(block), unit: 1.0 }
     }
 
     /// Rows of mxfp4.
     Mxfp4[136]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] { rows::mxfp4_scales(blocks) }
-    |block, of, i| {
+    |_blocks| -> () {}
+    |block, _of, _i| {
         let q = look_up(halves(block, 17, 1), E2M1);
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(of[i].as_ptr())), unit: 1.0 }
+        Halves { q, scale: e8m0_scales(block), unit: 1.0 }
     }
 
     /// Rows of iq4_xs.

@@ -225,15 +225,39 @@ unsafe fn units<const BYTES: usize>(
     unsafe { widen(rows::words(blocks, at, and), factors) }
 }
 
-/// The scales of eight runs of 32 weights of each block, which lie `BYTES / 8` bytes apart.
+/// The 16 bits that each of eight runs of a block begins with, which lie `BYTES / 8` bytes apart; where that is odd, every
+/// second run begins with their upper half.
 #[inline(always)]
-unsafe fn eight_halves<const BYTES: usize>(blocks: &[[u8; BYTES]]) -> [[f32; 8]; GROUP] {
-    let mut wide = [[0.0; 8]; GROUP];
-    for (wide, block) in wide.iter_mut().zip(blocks) {
-        // SAFETY: only called where AVX-512 exists; eight numbers are written.
-        unsafe { _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(rows::eight_halves(block))) };
+unsafe fn first_words<const BYTES: usize>(block: &[u8; BYTES]) -> __m128i {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe {
+        let place = |i: usize| (i * (BYTES / 8) / 2) as i16;
+        let places = _mm_setr_epi16(place(0), place(1), place(2), place(3), place(4), place(5), place(6), place(7));
+        let (low, high) = (load(block, 0), load(block, 64));
+        _mm512_castsi512_si128(_mm512_permutex2var_epi16(low, _mm512_castsi128_si512(places), high))
     }
-    wide
+}
+
+/// The binary16 scales of eight runs of a block, each in four lanes of two vectors.
+#[inline(always)]
+unsafe fn half_scales<const BYTES: usize>(block: &[u8; BYTES]) -> [__m512; 2] {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe { spread_floats(_mm256_cvtph_ps(first_words(block))) }
+}
+
+/// The halves of the scales of eight runs of an mxfp4 block, each in four lanes of two vectors.
+#[inline(always)]
+unsafe fn e8m0_scales(block: &[u8; 136]) -> [__m512; 2] {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe {
+        let upper = _mm_setr_epi16(0, 8, 0, 8, 0, 8, 0, 8);
+        let bytes = _mm_and_si128(_mm_srlv_epi16(first_words(block), upper), _mm_set1_epi16(255));
+        let e = _mm256_cvtepu16_epi32(bytes);
+        let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+        let subnormal = _mm256_cmplt_epu32_mask(e, _mm256_set1_epi32(2));
+        let bits = _mm256_mask_sllv_epi32(normal, subnormal, _mm256_set1_epi32(0x0020_0000), e);
+        spread_floats(_mm256_castsi256_ps(bits))
+    }
 }
 
 /// 16 bytes at `at` of each of eight runs as two vectors.
@@ -411,28 +435,26 @@ formats! {
 
     /// Rows of q4_0.
     Q4_0[144]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
-    |block, scales, i| {
+    |_blocks| -> () {}
+    |block, _units, _i| {
         let [a, b] = runs(block, 2);
-        Halves { q: halves_of(a, b), scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
+        Halves { q: halves_of(a, b), scale: half_scales(block), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of iq4_nl.
     Iq4Nl[144]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] { eight_halves(blocks) }
-    |block, scales, i| {
+    |_blocks| -> () {}
+    |block, _units, _i| {
         let [a, b] = runs(block, 2);
-        let q = look_up(halves_of(a, b), &IQ4);
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
+        Halves { q: look_up(halves_of(a, b), &IQ4), scale: half_scales(block), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of mxfp4.
     Mxfp4[136]: HALVED, Halves, add_halves::<false>;
-    |blocks| -> [[f32; 8]; GROUP] { rows::mxfp4_scales(blocks) }
-    |block, scales, i| {
+    |_blocks| -> () {}
+    |block, _units, _i| {
         let [a, b] = runs(block, 1);
-        let q = look_up(halves_of(a, b), &E2M1);
-        Halves { q, scale: spread_floats(_mm256_loadu_ps(scales[i].as_ptr())), unit: _mm512_set1_ps(1.0) }
+        Halves { q: look_up(halves_of(a, b), &E2M1), scale: e8m0_scales(block), unit: _mm512_set1_ps(1.0) }
     }
 
     /// Rows of iq4_xs.
