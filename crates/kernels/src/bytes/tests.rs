@@ -239,7 +239,8 @@ fn every_run_of_a_block_has_its_own_scale() {
             for isa in sets() {
                 let mut out = [f32::NAN];
                 matmul(isa, 1, format, &w, w.len(), 1, CHUNK, &x, 1, &mut out);
-                assert!((out[0] - expected).abs() <= 1e-5 * expected.abs(), "{isa} {format} {i}: {out:?} {expected}");
+                // The smallest scale times that of the activations has lost some bits.
+                assert!((out[0] - expected).abs() <= 1e-4 * expected.abs(), "{isa} {format} {i}: {out:?} {expected}");
             }
         }
     }
