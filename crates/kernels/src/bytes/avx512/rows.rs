@@ -245,7 +245,8 @@ unsafe fn half_scales<const BYTES: usize>(block: &[u8; BYTES]) -> [__m512; 2] {
     unsafe { spread_floats(_mm256_cvtph_ps(first_words(block))) }
 }
 
-/// The halves of the scales of eight runs of an mxfp4 block, each in four lanes of two vectors.
+/// The halves of the scales of eight runs of an mxfp4 block, each in four lanes of two vectors: in vectors what
+/// `tables::mxfp4_half_scale` says of one, of which the two smallest are subnormal.
 #[inline(always)]
 unsafe fn e8m0_scales(block: &[u8; 136]) -> [__m512; 2] {
     // SAFETY: only called where AVX-512 exists.
