@@ -1,11 +1,13 @@
 //! Times products with packed weights and prints GFLOP/s and GB/s of weights, one line per format and number of tokens.
 //!
 //! `cargo run --release -p imaginal-kernels --example packed -- [--threads N] [--only TEXT] [--tokens M] [--rows N]
-//! [--columns K] [--seconds S]`, with `IMAGINAL_ISA` naming a lower instruction set.
+//! [--columns K] [--seconds S]
+//! [--rounding int8|bf16|none]`, with `IMAGINAL_ISA` naming a lower instruction set.
 
 use std::time::Instant;
 
-use imaginal_kernels::{isa, matmul_packed, memory, packed, pool};
+use imaginal_kernels::packed::Rounding;
+use imaginal_kernels::{isa, memory, packed, pool};
 use imaginal_numeric::Format;
 
 fn main() {
@@ -17,6 +19,12 @@ fn main() {
     let only = value("--only").unwrap_or_default();
     let tokens: Option<usize> = value("--tokens").map(|m| m.parse().expect("--tokens takes a number"));
     let seconds: f64 = value("--seconds").map_or(0.3, |s| s.parse().expect("--seconds takes a number"));
+    let rounding = match value("--rounding").as_deref() {
+        None | Some("int8") => Rounding::Int8,
+        Some("bf16") => Rounding::Bf16,
+        Some("none") => Rounding::None,
+        Some(other) => panic!("--rounding takes int8, bf16 or none, not {other}"),
+    };
     let n = value("--rows").map_or(8192, |n| n.parse().expect("--rows takes a number"));
     let k = value("--columns").map_or(4096, |k| k.parse().expect("--columns takes a number"));
     eprintln!("{} threads, {}, {n} rows of {k}", pool::threads(), isa::isa());
@@ -33,11 +41,13 @@ fn main() {
         let (first, rest) = w.split_at_mut(row_bytes);
         format.encode(&values, first).expect("a block format holds fractions");
         rest.chunks_exact_mut(row_bytes).for_each(|row| row.copy_from_slice(first));
-        let mut line = format!("{:8} {:9}/ {:11}", format.name(), packed::kernels(format).0, packed::kernels(format).1);
+        let mut line = format!("{:8}", format.name());
         for m in [1, 4, 8, 32, 512].into_iter().filter(|m| tokens.is_none_or(|t| t == *m)) {
             let x: Vec<f32> = values.iter().copied().cycle().take(m * k).collect();
             let mut out = buffer(m * n, 0.0f32);
-            let best = time(seconds, || matmul_packed(format, &w, n, k, &x, m, &mut out));
+            let best = time(seconds, || {
+                packed::matmul_packed_with(isa::isa(), rounding, format, &w, n, k, &x, m, &mut out);
+            });
             line += &match m {
                 1 => format!(" | {m}: {:5.1} GB/s", 1e-9 * w.len() as f64 / best),
                 _ => format!(" | {m}: {:6.1} GFLOP/s", 2e-9 * (m * n * k) as f64 / best),

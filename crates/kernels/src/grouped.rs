@@ -7,7 +7,7 @@ use imaginal_numeric::Format;
 
 use crate::gemm::FEW;
 use crate::isa::isa;
-use crate::packed::{Precision, matmul_packed_with, precision_for};
+use crate::packed::{Role, Rounding, matmul_packed_with, rounding};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::vecmath;
@@ -56,7 +56,12 @@ fn products<const N: usize>(w: [Stack; N], x: &[f32], counts: &[usize], out: &mu
     let (n, k) = (w[0].rows, w[0].cols);
     let m = counts.iter().sum::<usize>();
     assert_eq!((x.len(), out.len()), (m * k, m * n), "matmul_grouped: elements of x and of out for {m} rows of {k}");
-    let w = w.map(|stack| Matrices::new(stack, counts.len()));
+    let role = match counts.len() {
+        _ if N > 1 => Role::Gate,
+        1 => Role::Alone,
+        _ => Role::Expert,
+    };
+    let w = w.map(|stack| Matrices::new(stack, counts.len(), role));
     if k == 0 || n == 0 {
         return out.fill(0.0);
     }
@@ -92,7 +97,7 @@ fn products<const N: usize>(w: [Stack; N], x: &[f32], counts: &[usize], out: &mu
 struct Matrices<'a> {
     stack: Stack<'a>,
     row_bytes: usize,
-    precision: Precision,
+    rounding: Rounding,
 }
 
 /// Some rows of one matrix of a stack.
@@ -100,24 +105,24 @@ struct Matrices<'a> {
 struct Rows<'a> {
     format: Format,
     bytes: &'a [u8],
-    precision: Precision,
+    rounding: Rounding,
 }
 
 impl<'a> Matrices<'a> {
-    fn new(stack: Stack<'a>, count: usize) -> Self {
+    fn new(stack: Stack<'a>, count: usize, role: Role) -> Self {
         let Stack { format, bytes, rows, cols } = stack;
         let all = count.checked_mul(rows);
         let row_bytes = format.bytes_for(cols).filter(|row| all.and_then(|n| n.checked_mul(*row)) == Some(bytes.len()));
         let Some(row_bytes) = row_bytes else {
             panic!("matmul_grouped: {} bytes are no {count} matrices of {rows} × {cols} in {format}", bytes.len())
         };
-        Matrices { stack, row_bytes, precision: precision_for(format, count * rows, cols) }
+        Matrices { stack, row_bytes, rounding: rounding(format, count * rows, rows, cols, role) }
     }
 
     fn rows(&self, matrix: usize, rows: Range<usize>) -> Rows<'a> {
         let first = matrix * self.stack.rows + rows.start;
         let bytes = &self.stack.bytes[first * self.row_bytes..][..rows.len() * self.row_bytes];
-        Rows { format: self.stack.format, bytes, precision: self.precision }
+        Rows { format: self.stack.format, bytes, rounding: self.rounding }
     }
 }
 
@@ -148,17 +153,19 @@ fn few<const N: usize>(w: [Matrices; N], n: usize, k: usize, x: &[f32], groups: 
 fn product<const N: usize>(w: [Rows; N], n: usize, k: usize, x: &[f32], m: usize, out: &mut [f32]) {
     let isa = isa();
     let into = |w: &Rows, out: &mut [f32]| {
-        matmul_packed_with(isa, w.precision, w.format, w.bytes, n, k, x, m, out);
+        matmul_packed_with(isa, w.rounding, w.format, w.bytes, n, k, x, m, out);
     };
     let [gate, others @ ..] = &w[..] else { return };
     let Some(up) = others.first() else { return into(gate, out) };
     #[cfg(target_arch = "x86_64")]
-    if w.iter().all(|w| crate::packed::tiles(isa, w.precision, w.format, m)) {
+    if let [Some(rounding), Some(second)] = [gate, up].map(|w| crate::packed::tiles(isa, w.rounding, w.format, m))
+        && rounding == second
+    {
         let rows = [gate, up].map(|w| {
             let row_bytes = w.bytes.len() / n;
             crate::amx::Rows { format: w.format, bytes: w.bytes, row_bytes }
         });
-        return crate::amx::matmul_swiglu(pool::threads_here(), rows, n, k, x, m, out);
+        return crate::amx::matmul_swiglu(pool::threads_here(), rounding, rows, n, k, x, m, out);
     }
     with_buffer(Slot::Fused, m * n, |products| {
         into(gate, out);
@@ -196,12 +203,12 @@ mod tests {
                     let m = counts.iter().sum::<usize>();
                     let mut random = Random::new(3);
                     let x: Vec<f32> = (0..m * k).map(|_| random.uniform(-1.0, 1.0)).collect();
-                    let expected = |format: Format, w: &[u8]| {
+                    let expected = |format: Format, w: &[u8], role: Role| {
                         let (mut out, mut at) = (vec![0.0; m * n], 0);
-                        let precision = precision_for(format, counts.len() * n, k);
+                        let rounding = rounding(format, counts.len() * n, n, k, role);
                         for (w, count) in w.chunks(w.len() / counts.len()).zip(counts) {
                             let (x, out) = (&x[at * k..][..count * k], &mut out[at * n..][..count * n]);
-                            matmul_packed_with(isa(), precision, format, w, n, k, x, *count, out);
+                            matmul_packed_with(isa(), rounding, format, w, n, k, x, *count, out);
                             at += count;
                         }
                         out
@@ -209,10 +216,10 @@ mod tests {
                     let stack = |format, bytes| Stack { format, bytes, rows: n, cols: k };
                     let mut out = vec![f32::NAN; m * n];
                     matmul_grouped(stack(gate, &g), &x, counts, &mut out);
-                    let mut gates = expected(gate, &g);
-                    assert_eq!(out, gates, "{gate} {n}×{k} {counts:?}");
+                    assert_eq!(out, expected(gate, &g, Role::Expert), "{gate} {n}×{k} {counts:?}");
                     matmul_grouped_swiglu(stack(gate, &g), stack(up, &u), &x, counts, &mut out);
-                    vecmath::swiglu_in_place(isa(), &mut gates, &expected(up, &u));
+                    let mut gates = expected(gate, &g, Role::Gate);
+                    vecmath::swiglu_in_place(isa(), &mut gates, &expected(up, &u, Role::Gate));
                     assert_eq!(out, gates, "swiglu of {gate} and {up} {n}×{k} {counts:?}");
                 }
             }

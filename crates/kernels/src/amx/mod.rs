@@ -15,6 +15,7 @@
 //! Tiles are configured at the start of every task and released at its end: what a thread did before is never relied on.
 
 mod gemm;
+mod int8;
 mod weights;
 
 use std::arch::asm;
@@ -35,14 +36,14 @@ pub(crate) const PANEL_STRIDE: usize = DEPTH * 2 + 64;
 /// Elements of depth that one tile instruction takes.
 pub(crate) const STEP: usize = 32;
 
-/// Whether the CPU has AMX for bf16 (and AVX-512 for it) and the operating system lets this process use it. Asks once.
+/// Whether the CPU has AMX for bf16 and bytes (and AVX-512 for bf16) and the operating system lets this process use it. Asks once.
 pub(crate) fn granted() -> bool {
     static GRANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *GRANTED.get_or_init(|| {
-        // Leaf 7, EDX: bit 22 AMX-BF16, bit 24 AMX-TILE.
+        // Leaf 7, EDX: bit 22 AMX-BF16, bit 24 AMX-TILE, bit 25 AMX-INT8.
         let has = is_x86_feature_detected!("avx512bf16") && {
             let leaf = __cpuid_count(7, 0);
-            __get_cpuid_max(0).0 >= 7 && leaf.edx >> 22 & 1 == 1 && leaf.edx >> 24 & 1 == 1
+            __get_cpuid_max(0).0 >= 7 && [22, 24, 25].iter().all(|bit| leaf.edx >> bit & 1 == 1)
         };
         has && permission()
     })

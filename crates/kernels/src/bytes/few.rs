@@ -107,7 +107,7 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
         }
         let mut inverses = [0.0; 16];
         for ((unit, inverse), largest) in chunk.scale.iter_mut().zip(&mut inverses).zip(&largest) {
-            (*unit, *inverse) = scale(*largest);
+            (*unit, *inverse) = scale(*largest, 127.0);
         }
         let mut factors = [0.0; CHUNK];
         for (i, factors) in factors.as_chunks_mut::<4>().0.iter_mut().enumerate() {

@@ -172,6 +172,21 @@ pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
     whole(bytes, layout.bytes, |bytes| unsafe { (kernel.read)(bytes, out) });
 }
 
+/// Rounds up to [`CHUNK`] weights to bytes; those that are missing become 0. Returns their scale, NaN if that of any is not
+/// finite. For tiles.
+///
+/// # Panics
+/// If the CPU has no AVX-512-VNNI or the format no blocks.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn rounded(format: Format, bytes: &[u8], to: &mut [i8; CHUNK]) -> f32 {
+    let (Some(round), Some(layout)) = (avx512::rounding(format), read::layout(format)) else {
+        panic!("no tiles of bytes for {format}")
+    };
+    assert!(Isa::Avx512Vnni.usable() == Isa::Avx512Vnni, "no AVX-512-VNNI");
+    // SAFETY: the instructions were found.
+    whole(bytes, layout.bytes, |bytes| unsafe { round(bytes, to) })
+}
+
 /// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.
 type Read = unsafe fn(&[u8], &mut Weights);
 
@@ -180,14 +195,14 @@ type Row = unsafe fn(&[u8], &[Activations], usize, &mut [f32]);
 
 /// Calls a function with the bytes of a chunk, `len` long, of which the last are 0 where a row ends before.
 #[inline(always)]
-fn whole(bytes: &[u8], len: usize, f: impl FnOnce(&[u8])) {
+fn whole<R>(bytes: &[u8], len: usize, f: impl FnOnce(&[u8]) -> R) -> R {
     if bytes.len() >= len {
-        f(bytes);
+        f(bytes)
     } else {
         // Blocks of zeros are weights of zero or meet activations of zero.
         let mut last = [0; 512];
         last[..bytes.len()].copy_from_slice(bytes);
-        f(&last[..len]);
+        f(&last[..len])
     }
 }
 
@@ -231,7 +246,7 @@ fn round<const N: usize>(x: &[f32], q: &mut [i8; N]) -> (f32, i32) {
         }
     };
     let largest = x.iter().fold(0, |largest, x| largest.max(magnitude(*x)));
-    let (scale, inverse) = scale(largest);
+    let (scale, inverse) = scale(largest, 127.0);
     let mut sum = 0;
     for (q, x) in q.iter_mut().zip(x) {
         *q = nearest(x * inverse) as i8;
@@ -246,11 +261,11 @@ fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
 }
 
-/// The scale of numbers of which the largest has this [`magnitude`], NaN if that is not finite, and what they are multiplied
-/// with.
+/// The scale of numbers of which the largest has this [`magnitude`] and becomes `steps`, NaN if that is not finite, and what
+/// they are multiplied with.
 #[inline(always)]
-fn scale(largest: u32) -> (f32, f32) {
-    let scale = f32::from_bits(((f32::from_bits(largest) / 127.0).to_bits() + 3) & !3);
+pub(crate) fn scale(largest: u32, steps: f32) -> (f32, f32) {
+    let scale = f32::from_bits(((f32::from_bits(largest) / steps).to_bits() + 3) & !3);
     // A scale whose inverse overflows belongs to numbers that vanish beside anything.
     let inverse = 1.0 / scale;
     let scale = if largest < 0x7f80_0000 { scale } else { f32::NAN };

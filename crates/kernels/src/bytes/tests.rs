@@ -148,6 +148,59 @@ fn what_is_no_number_stays_so() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn weights_are_rounded_to_bytes_of_one_scale() {
+    if Isa::Avx512Vnni.usable() != Isa::Avx512Vnni {
+        return;
+    }
+    for format in formats() {
+        let (chunk, blocks) = (format.bytes_for(CHUNK).unwrap(), 8);
+        // Scales far apart, as those of a row's blocks may be.
+        let values: Vec<f32> =
+            numbers(blocks * CHUNK, 4).iter().enumerate().map(|(i, x)| x * (1 + i / 32 % 5 * 3) as f32).collect();
+        let mut w = vec![0; blocks * chunk];
+        format.encode(&values, &mut w).unwrap();
+        let mut exact = vec![0.0; values.len()];
+        format.decode(&w, &mut exact).unwrap();
+        for (w, exact) in w.chunks(chunk).zip(exact.chunks(CHUNK)) {
+            for len in [CHUNK, format.block_len()] {
+                let mut q = [99; CHUNK];
+                let scale = super::rounded(format, &w[..format.bytes_for(len).unwrap()], &mut q);
+                let largest = exact[..len].iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                // What the scales allow is at most 1.6 times what the numbers reach, in formats of grids.
+                assert!(scale > 0.0 && scale * 127.0 < 2.2 * largest, "{format}: {scale} for {largest}");
+                let mut energy = 0.0;
+                for (i, (q, exact)) in q.iter().zip(exact).enumerate().take(len) {
+                    let error = (f32::from(*q) - exact / scale).abs();
+                    assert!(error < 0.75, "{format} {i}: {q} is not {}", exact / scale);
+                    energy += error * error / len as f32;
+                }
+                let most = if len == CHUNK { 1.6 } else { 2.4 };
+                assert!(energy < most / 12.0, "{format} {len}: {energy}");
+                assert!(q[len..].iter().all(|q| *q == 0), "{format}");
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn values_of_mxfp4_are_whole_steps() {
+    if Isa::Avx512Vnni.usable() != Isa::Avx512Vnni {
+        return;
+    }
+    let mut w = [0; 8 * 17];
+    for (i, block) in w.chunks_mut(17).enumerate() {
+        block[0] = 120 + i as u8 % 4;
+        block[1..].iter_mut().enumerate().for_each(|(j, byte)| *byte = (j * 16 + 15 - j) as u8);
+    }
+    let (mut exact, mut q) = ([0.0; CHUNK], [0; CHUNK]);
+    Format::MXFP4.decode(&w, &mut exact).unwrap();
+    let scale = super::rounded(Format::MXFP4, &w, &mut q);
+    assert!(exact.iter().zip(&q).all(|(exact, q)| *exact == f32::from(*q) * scale), "{scale} {q:?}");
+}
+
 #[test]
 fn more_tokens_and_depth_than_a_block_holds() {
     let (m, n, k) = (600, 33, 4096);

@@ -7,7 +7,7 @@ use imaginal_numeric::{Format, tables};
 use super::avx2::Avx2;
 use super::read::{self, E2M1, IQ4};
 use super::rows::Rows;
-use super::{Activations, Kernel, Lanes, Order, PLAIN, Weights};
+use super::{Activations, CHUNK, Kernel, Lanes, Order, PLAIN, Weights};
 
 mod rows;
 
@@ -18,6 +18,9 @@ struct Registers {
     scale: __m512,
     min: __m512,
 }
+
+/// Rounds the weights of a chunk's bytes and returns their scale. Unsafe to call without AVX-512-VNNI.
+type Round = unsafe fn(&[u8], &mut [i8; CHUNK]) -> f32;
 
 /// Defines functions compiled with AVX-512-VNNI.
 macro_rules! vnni {
@@ -42,6 +45,14 @@ macro_rules! kernels {
                 _ => return None,
             })
         }
+
+        /// What rounds 256 weights of a format to bytes.
+        pub(super) fn rounding(format: Format) -> Option<Round> {
+            Some(match format {
+                $(Format::$format => $name::rounded,)*
+                _ => return None,
+            })
+        }
         $(mod $name {
             use super::*;
 
@@ -52,6 +63,18 @@ macro_rules! kernels {
             #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
             pub(super) fn read(block: &[u8], w: &mut Weights) {
                 store(registers(read::block_of(block)), w);
+            }
+
+            #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            pub(super) fn rounded(block: &[u8], to: &mut [i8; CHUNK]) -> f32 {
+                const LARGEST: u8 = match read::layout(Format::$format) {
+                    Some(layout) => layout.largest,
+                    None => 0,
+                };
+                // Scales of mxfp4 are powers of two: if its largest number, 12, is 96 steps, those of up to eight times
+                // smaller scales are whole ones too.
+                let steps = if matches!(Format::$format, Format::MXFP4) { 96.0 } else { 127.0 };
+                round::<{ LARGEST as usize }>(registers(read::block_of(block)), steps, to)
             }
 
             kernels!(@rows $format [$bytes] $($rows)?);
@@ -212,6 +235,61 @@ vnni! {
             _mm512_store_ps(w.scale.as_mut_ptr(), from.scale);
             _mm512_store_ps(w.min.as_mut_ptr(), from.min);
         }
+    }
+
+    /// Rounds 256 weights, whose numbers are `LARGEST` at most, to bytes, and returns their scale.
+    ///
+    /// The largest weight, which becomes `steps`, is taken to be what the scales allow, not what the numbers reach. Weights are computed in whole
+    /// numbers of 16 bits, with as many bits behind the point as fit.
+    fn round<const LARGEST: usize>(w: Registers, steps: f32, to: &mut [i8; CHUNK]) -> f32 {
+        let most = _mm512_fmadd_ps(w.scale, _mm512_set1_ps(LARGEST as f32), w.min);
+        let magnitude = |x: __m512| _mm512_castps_si512(_mm512_abs_ps(x));
+        let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(w.min), magnitude(most)));
+        let (scale, inverse) = super::scale(largest, steps);
+        // Bits behind the point of a weight, and of what its number is multiplied with.
+        let (bits, unit) = match LARGEST {
+            ..63 => (7, 7),    // the low half of number · unit
+            63..128 => (6, 13), // that of 256 · number · unit from bit 15 on
+            _ => (8, 15),       // the same with the number less 128, which is what stands for zero
+        };
+        let words = |x: __m512, bits: i32| {
+            _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse * (1 << bits) as f32))))
+        };
+        let half = 1 << (bits - 1);
+        let min = if LARGEST < 128 { words(w.min, bits) } else { _mm256_setzero_si256() };
+        let both = _mm512_inserti64x4::<1>(
+            _mm512_castsi256_si512(words(w.scale, unit)),
+            _mm256_add_epi16(min, _mm256_set1_epi16(half)),
+        );
+        let zero = _mm512_setzero_si512();
+        let eight = _mm512_setr_epi64(0, 0, 0x0001_0001_0001_0001, 0x0001_0001_0001_0001, 0x0002_0002_0002_0002,
+            0x0002_0002_0002_0002, 0x0003_0003_0003_0003, 0x0003_0003_0003_0003);
+        for (i, q) in w.q.into_iter().enumerate() {
+            // Each 16 bytes have a scale and a minimum.
+            let at = _mm512_add_epi16(eight, _mm512_set1_epi16(4 * i as i16));
+            let unit = _mm512_permutexvar_epi16(at, both);
+            let min = _mm512_permutexvar_epi16(_mm512_add_epi16(at, _mm512_set1_epi16(16)), both);
+            let times = |q: [__m512i; 2]| q.map(|q| {
+                let product = if LARGEST < 63 { _mm512_mullo_epi16(q, unit) } else { _mm512_mulhrs_epi16(q, unit) };
+                let sum = _mm512_add_epi16(product, min);
+                match LARGEST {
+                    ..63 => _mm512_srai_epi16::<7>(sum),
+                    63..128 => _mm512_srai_epi16::<6>(sum),
+                    _ => _mm512_srai_epi16::<8>(sum),
+                }
+            });
+            let [low, high] = times(match LARGEST {
+                ..63 => [_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero)],
+                63..128 => [_mm512_unpacklo_epi8(zero, q), _mm512_unpackhi_epi8(zero, q)],
+                _ => {
+                    let q = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
+                    [_mm512_unpacklo_epi8(zero, q), _mm512_unpackhi_epi8(zero, q)]
+                }
+            });
+            // SAFETY: 64 of 256 bytes.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().add(64 * i).cast(), _mm512_packs_epi16(low, high)) };
+        }
+        scale
     }
 
     /// Loads what was stored.

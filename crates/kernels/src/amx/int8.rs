@@ -1,0 +1,248 @@
+//! Tiles of bytes: both operands are rounded to int8 with a scale for each [`DEPTH`] columns of a row or a token.
+//!
+//! `tdpbssd` adds to a 16×16 tile of i32 the product of a tile of 16 rows × 64 bytes and one of 16 groups of four × 16
+//! columns: twice what `tdpbf16ps` does in the same time. After each part of the depth the sums, which are exact, are scaled
+//! and added to those in f32. Those of one block are scaled while the tiles work on the next.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use imaginal_numeric::Format;
+
+use super::weights::{Operand, Part};
+use super::{DEPTH, ROWS};
+use crate::simd_x86::transpose16;
+use crate::{bytes, pool};
+
+/// Operands in bytes.
+pub(super) struct Int8;
+
+/// Tokens of a block.
+const TOKENS: usize = 32;
+/// Whole sums of a block.
+const BLOCK: usize = ROWS * TOKENS;
+/// Elements of depth that one tile instruction takes.
+const STEP: usize = 64;
+/// Bytes from row to row of a panel.
+const STRIDE: usize = DEPTH + 64;
+/// Where a panel's rows begin, behind their scales and the whole sums of two blocks; in units of 4 bytes.
+const FIRST: usize = ROWS + 2 * BLOCK;
+
+impl Operand for Int8 {
+    const BYTES: usize = 1;
+    const SCALED: bool = true;
+    const PANEL: usize = FIRST + ROWS * STRIDE / 4;
+
+    unsafe fn pack(x: &[f32], k: usize, t: usize, columns: usize, to: *mut f32, scales: *mut f32) {
+        // SAFETY: by the caller's promise.
+        unsafe { pack(x, k, t, columns, to.cast(), scales) }
+    }
+
+    unsafe fn unpack(format: Format, row: &[u8], first: usize, len: usize, panel: *mut f32, r: usize) {
+        // SAFETY: row r of the panel and its scale.
+        unsafe {
+            let to = &mut *panel.add(FIRST).byte_add(r * STRIDE).cast::<[i8; DEPTH]>();
+            *panel.add(r) = bytes::rounded(format, &row[crate::unpack::range(format, first, len)], to);
+        }
+    }
+
+    unsafe fn multiply(panel: *mut f32, part: Part, columns: usize, sums: *mut f32, stride: usize) {
+        // SAFETY: by the caller's promise; AVX-512 is there with AMX.
+        unsafe { multiply(panel, part, columns, sums, stride) }
+    }
+}
+
+/// Whether a scale for each [`DEPTH`] activations costs little more than one for each 16 would: whether the largest are not far
+/// beyond the others.
+///
+/// The energy of rounding errors is that of the largest of those that share a scale. Of normally distributed numbers the
+/// largest of 256 has 2.5 times the energy of that of 16; where a few channels outweigh all others, it is up to 16 times.
+pub(super) fn even(x: &[f32], k: usize) -> bool {
+    const TASK: usize = 16;
+    let mut sums = vec![[0.0f32; 2]; x.len().div_ceil(TASK * k)];
+    pool::parallel_chunks(&mut sums, 1, &|t, sum| {
+        for x in x[t * TASK * k..].chunks(k).take(TASK) {
+            // SAFETY: tiles come with AVX-512.
+            let [coarse, fine] = unsafe { energies(x) };
+            sum[0][0] += coarse;
+            sum[0][1] += fine;
+        }
+    });
+    let [coarse, fine] = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+    coarse <= 4.0 * fine
+}
+
+/// The energy of rounding errors with a scale for each [`DEPTH`] numbers, and with one for each 16 of them, in the same units.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn energies(x: &[f32]) -> [f32; 2] {
+    let mut sums = [0.0; 2];
+    for x in x.chunks(DEPTH) {
+        let mut largest = _mm512_setzero_ps();
+        for x in x.chunks(16) {
+            let mask = if x.len() == 16 { u16::MAX } else { (1 << x.len()) - 1 };
+            // SAFETY: masked lanes are not read.
+            let x = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(x));
+        }
+        sums[0] += 16.0 * _mm512_reduce_max_ps(largest).powi(2);
+        sums[1] += _mm512_reduce_add_ps(_mm512_mul_ps(largest, largest));
+    }
+    sums
+}
+
+/// Packs 16 tokens, of which `x` holds as many as there are, as tiles of groups of four: block `t` of every part of the
+/// depth `k`. The order is that of [`pack_tokens`](super::pack_tokens). The scale of token c in part p is `scales[p·columns + c]`.
+///
+/// # Safety
+/// The CPU has AVX-512; `to` and `scales` have room for all parts.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn pack(x: &[f32], k: usize, t: usize, columns: usize, to: *mut u8, scales: *mut f32) {
+    #[repr(C, align(64))]
+    struct Rounded([[i8; DEPTH]; 16]);
+    let mut rounded = Rounded([[0; DEPTH]; 16]);
+    let first = t / 2 * TOKENS;
+    let width = TOKENS.min(columns - first);
+    for p in (0..k).step_by(DEPTH) {
+        let len = DEPTH.min(k - p);
+        for (i, q) in rounded.0.iter_mut().enumerate() {
+            let scale = match x.get(i * k + p..i * k + p + len) {
+                Some(x) => round(x, q),
+                None => 0.0,
+            };
+            // SAFETY: a scale for each token and part.
+            unsafe { *scales.add(p / DEPTH * columns + t * 16 + i) = scale };
+        }
+        let steps = len.div_ceil(STEP);
+        for s in 0..steps {
+            let mut tile = [_mm512_setzero_si512(); 16];
+            for (row, q) in tile.iter_mut().zip(&rounded.0) {
+                // SAFETY: 64 bytes of 256.
+                *row = unsafe { _mm512_load_si512(q[s * STEP..].as_ptr().cast()) };
+            }
+            let at = p * columns + first * steps * STEP + s * width * STEP + t % 2 * 1024;
+            for (i, row) in transpose16(tile).into_iter().enumerate() {
+                // SAFETY: the tile lies in `to` by the caller's promise.
+                unsafe { _mm512_storeu_si512(to.add(at + i * 64).cast(), row) };
+            }
+        }
+    }
+}
+
+/// Rounds up to [`DEPTH`] numbers to bytes; the rest become 0. Returns their scale, NaN if any is not finite.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn round(x: &[f32], q: &mut [i8; DEPTH]) -> f32 {
+    let mut vectors = [_mm512_setzero_ps(); DEPTH / 16];
+    let mut largest = _mm512_setzero_si512();
+    for (v, x) in vectors.iter_mut().zip(x.chunks(16)) {
+        let mask = if x.len() == 16 { u16::MAX } else { (1 << x.len()) - 1 };
+        // SAFETY: masked lanes are not read.
+        *v = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(_mm512_abs_ps(*v)));
+    }
+    let (scale, inverse) = bytes::scale(_mm512_reduce_max_epu32(largest), 127.0);
+    for (v, q) in vectors.iter().zip(q.as_chunks_mut::<16>().0) {
+        let whole = _mm512_cvtps_epi32(_mm512_mul_ps(*v, _mm512_set1_ps(inverse)));
+        // SAFETY: 16 bytes.
+        unsafe { _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(whole)) };
+    }
+    scale
+}
+
+/// A panel times all tokens: sums (+)= panel · activations.
+///
+/// # Safety
+/// As [`Operand::multiply`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn multiply(panel: *mut f32, part: Part, columns: usize, sums: *mut f32, stride: usize) {
+    let steps = part.len.div_ceil(STEP);
+    let mut j = 0;
+    while j < columns {
+        // SAFETY: the panel's parts are where `FIRST` says; everything else by the caller's promise. Tiles 0 to 3 hold the
+        // sums, 4 and 5 weights, 6 and 7 activations.
+        unsafe {
+            let whole = panel.add(ROWS).cast::<i32>();
+            let (now, before) = (whole.add(j / TOKENS % 2 * BLOCK), whole.add((j / TOKENS + 1) % 2 * BLOCK));
+            let a = panel.add(FIRST).cast::<u8>();
+            let b = part.activations.add(j * steps * STEP);
+            let wide = j + TOKENS <= columns;
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+            for s in 0..steps {
+                let a = a.add(s * STEP);
+                if wide {
+                    asm!(
+                        "tileloadd tmm4, [{a} + {sa}]",
+                        "tileloadd tmm6, [{b} + {sb}]",
+                        "tileloadd tmm5, [{a2} + {sa}]",
+                        "tdpbssd tmm0, tmm4, tmm6",
+                        "tileloadd tmm7, [{b} + {sb} + 1024]",
+                        "tdpbssd tmm2, tmm5, tmm6",
+                        "tdpbssd tmm1, tmm4, tmm7",
+                        "tdpbssd tmm3, tmm5, tmm7",
+                        a = in(reg) a, a2 = in(reg) a.add(16 * STRIDE), b = in(reg) b.add(s * 2048),
+                        sa = in(reg) STRIDE, sb = in(reg) 64usize, options(nostack, readonly));
+                } else {
+                    asm!(
+                        "tileloadd tmm4, [{a} + {sa}]",
+                        "tileloadd tmm6, [{b} + {sb}]",
+                        "tileloadd tmm5, [{a2} + {sa}]",
+                        "tdpbssd tmm0, tmm4, tmm6",
+                        "tdpbssd tmm2, tmm5, tmm6",
+                        a = in(reg) a, a2 = in(reg) a.add(16 * STRIDE), b = in(reg) b.add(s * 1024),
+                        sa = in(reg) STRIDE, sb = in(reg) 64usize, options(nostack, readonly));
+                }
+                if j > 0 {
+                    let rows = ROWS * s / steps..ROWS * (s + 1) / steps;
+                    finish::<true>(panel, before, part, j - TOKENS, rows, sums, stride);
+                }
+            }
+            asm!("tilestored [{c} + {s}], tmm0", "tilestored [{c} + {s} + 2048], tmm2",
+                c = in(reg) now, s = in(reg) 64usize, options(nostack));
+            if wide {
+                asm!("tilestored [{c} + {s} + 1024], tmm1", "tilestored [{c} + {s} + 3072], tmm3",
+                    c = in(reg) now, s = in(reg) 64usize, options(nostack));
+            }
+            if j + TOKENS >= columns {
+                if wide {
+                    finish::<true>(panel, now, part, j, 0..ROWS, sums, stride);
+                } else {
+                    finish::<false>(panel, now, part, j, 0..ROWS, sums, stride);
+                }
+            }
+        }
+        j += TOKENS;
+    }
+}
+
+/// Scales some rows of a block of whole sums, which begins at token `j`, and adds them to the sums.
+///
+/// # Safety
+/// As [`multiply`]; there are 32 tokens if `WIDE`, else 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn finish<const WIDE: bool>(
+    panel: *const f32,
+    whole: *const i32,
+    part: Part,
+    j: usize,
+    rows: Range<usize>,
+    sums: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let second = if WIDE { 16 } else { 0 };
+        let scale = [_mm512_loadu_ps(part.scales.add(j)), _mm512_loadu_ps(part.scales.add(j + second))];
+        for r in rows {
+            let from = whole.add(r / 16 * 512 + r % 16 * 16);
+            let weight = _mm512_set1_ps(*panel.add(r));
+            for (i, scale) in scale.into_iter().enumerate().take(1 + usize::from(WIDE)) {
+                let sum = _mm512_cvtepi32_ps(_mm512_load_si512(from.add(256 * i).cast()));
+                let scaled = _mm512_mul_ps(sum, scale);
+                let to = sums.add(r * stride + j + 16 * i);
+                let old = if part.add { _mm512_loadu_ps(to) } else { _mm512_setzero_ps() };
+                _mm512_storeu_ps(to, _mm512_fmadd_ps(scaled, weight, old));
+            }
+        }
+    }
+}
