@@ -12,8 +12,9 @@ use imaginal_numeric::Format;
 
 use super::weights::{Operand, Part};
 use super::{DEPTH, ROWS};
+use crate::bytes::{self, Rounder};
+use crate::pool;
 use crate::simd_x86::transpose16;
-use crate::{bytes, pool};
 
 /// Operands in bytes.
 pub(super) struct Int8;
@@ -39,11 +40,17 @@ impl Operand for Int8 {
         unsafe { pack(x, k, t, columns, to.cast(), scales) }
     }
 
-    unsafe fn unpack(format: Format, row: &[u8], first: usize, len: usize, panel: *mut f32, r: usize) {
+    type Reader = Rounder;
+
+    fn reader(format: Format) -> Rounder {
+        Rounder::new(format)
+    }
+
+    unsafe fn unpack(reader: Rounder, src: &[u8], _: usize, panel: *mut f32, r: usize) {
         // SAFETY: row r of the panel and its scale.
         unsafe {
             let to = &mut *panel.add(FIRST).byte_add(r * STRIDE).cast::<[i8; DEPTH]>();
-            *panel.add(r) = bytes::rounded(format, &row[crate::unpack::range(format, first, len)], to);
+            *panel.add(r) = reader.round(src, to);
         }
     }
 

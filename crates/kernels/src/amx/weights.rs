@@ -45,11 +45,18 @@ pub(super) trait Operand {
     /// AMX is granted; `to` and `scales` have room for all parts of `columns` tokens.
     unsafe fn pack(x: &[f32], k: usize, t: usize, columns: usize, to: *mut f32, scales: *mut f32);
 
-    /// Unpacks columns `first..first + len` of a row of weights into row `r` of a panel.
+    /// What unpacks a format.
+    type Reader: Copy + Sync;
+
+    /// # Panics
+    /// If the format cannot be unpacked.
+    fn reader(format: Format) -> Self::Reader;
+
+    /// Unpacks the bytes of `len` columns of a row of weights into row `r` of a panel.
     ///
     /// # Safety
     /// AMX is granted; `panel` has [`Operand::PANEL`] elements, aligned to 64 bytes, and `r` is below [`ROWS`].
-    unsafe fn unpack(format: Format, row: &[u8], first: usize, len: usize, panel: *mut f32, r: usize);
+    unsafe fn unpack(reader: Self::Reader, src: &[u8], len: usize, panel: *mut f32, r: usize);
 
     /// A panel times all tokens: sums (+)= panel · activations.
     ///
@@ -85,11 +92,17 @@ impl Operand for Bf16 {
         unsafe { pack_tokens(MatRef::row_major(x, k), k, x.len() / k, t, columns, to) }
     }
 
-    unsafe fn unpack(format: Format, row: &[u8], first: usize, len: usize, panel: *mut f32, r: usize) {
+    type Reader = Format;
+
+    fn reader(format: Format) -> Format {
+        format
+    }
+
+    unsafe fn unpack(format: Format, src: &[u8], len: usize, panel: *mut f32, r: usize) {
         // SAFETY: row r of the panel.
         unsafe {
             let to = panel.byte_add(r * PANEL_STRIDE).cast::<u16>();
-            unpack::bf16(format, row, first, len, std::slice::from_raw_parts_mut(to, len.next_multiple_of(STEP)));
+            unpack::bf16(format, src, len, std::slice::from_raw_parts_mut(to, len.next_multiple_of(STEP)));
         }
     }
 
@@ -175,6 +188,7 @@ fn block<T: Operand, const N: usize>(
     out: &mut [f32],
     join: &(impl Fn([&mut [f32]; N]) + Sync),
 ) {
+    let readers = w.map(|w| T::reader(w.format));
     // Tiles of 16 tokens and steps of 64 bytes; what is missing is 0.
     let (columns, depth) = (m.next_multiple_of(16), k.next_multiple_of(64 / T::BYTES));
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
@@ -216,15 +230,18 @@ fn block<T: Operand, const N: usize>(
                             len,
                             add: p > 0,
                         };
-                        for (w, sums) in w.iter().zip(&mut sums) {
+                        for ((w, reader), sums) in w.iter().zip(readers).zip(&mut sums) {
+                            let now = unpack::range(w.format, p, len);
                             let next = unpack::range(w.format, (p + DEPTH).min(k), DEPTH.min(k - (p + DEPTH).min(k)));
                             for first in (start..end).step_by(ROWS) {
                                 for r in 0..ROWS.min(end - first) {
                                     let row = &w.bytes[(first + r) * w.row_bytes..][..w.row_bytes];
-                                    T::unpack(w.format, row, p, len, panel.as_mut_ptr(), r);
+                                    T::unpack(reader, &row[now.clone()], len, panel.as_mut_ptr(), r);
                                     // Comes while the tiles are busy; the caches cannot guess steps this long.
-                                    for line in row[next.clone()].iter().step_by(64) {
-                                        _mm_prefetch::<_MM_HINT_T1>((&raw const *line).cast());
+                                    let (from, lines) =
+                                        (row.as_ptr().wrapping_add(next.start), next.len().div_ceil(64));
+                                    for line in 0..=lines {
+                                        _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * line).cast());
                                     }
                                 }
                                 let sums = sums[(first - start) * stride..].as_mut_ptr();

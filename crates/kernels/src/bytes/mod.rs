@@ -172,19 +172,33 @@ pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
     whole(bytes, layout.bytes, |bytes| unsafe { (kernel.read)(bytes, out) });
 }
 
-/// Rounds up to [`CHUNK`] weights to bytes; those that are missing become 0. Returns their scale, NaN if that of any is not
-/// finite. For tiles.
-///
-/// # Panics
-/// If the CPU has no AVX-512-VNNI or the format no blocks.
+/// What rounds the weights of a format to bytes, for tiles.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn rounded(format: Format, bytes: &[u8], to: &mut [i8; CHUNK]) -> f32 {
-    let (Some(round), Some(layout)) = (avx512::rounding(format), read::layout(format)) else {
-        panic!("no tiles of bytes for {format}")
-    };
-    assert!(Isa::Avx512Vnni.usable() == Isa::Avx512Vnni, "no AVX-512-VNNI");
-    // SAFETY: the instructions were found.
-    whole(bytes, layout.bytes, |bytes| unsafe { round(bytes, to) })
+#[derive(Clone, Copy)]
+pub(crate) struct Rounder {
+    /// Bytes of a chunk.
+    bytes: usize,
+    round: avx512::Round,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Rounder {
+    /// # Panics
+    /// If the CPU has no AVX-512-VNNI or the format no blocks.
+    pub(crate) fn new(format: Format) -> Self {
+        let (Some(round), Some(layout)) = (avx512::rounding(format), read::layout(format)) else {
+            panic!("no tiles of bytes for {format}")
+        };
+        assert!(Isa::Avx512Vnni.usable() == Isa::Avx512Vnni, "no AVX-512-VNNI");
+        Rounder { bytes: layout.bytes, round }
+    }
+
+    /// Rounds up to [`CHUNK`] weights; those that are missing become 0. Returns their scale, NaN if that of any is not finite.
+    #[inline]
+    pub(crate) fn round(self, bytes: &[u8], to: &mut [i8; CHUNK]) -> f32 {
+        // SAFETY: `new` found the instructions.
+        whole(bytes, self.bytes, |bytes| unsafe { (self.round)(bytes, to) })
+    }
 }
 
 /// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.

@@ -166,7 +166,7 @@ fn weights_are_rounded_to_bytes_of_one_scale() {
         for (w, exact) in w.chunks(chunk).zip(exact.chunks(CHUNK)) {
             for len in [CHUNK, format.block_len()] {
                 let mut q = [99; CHUNK];
-                let scale = super::rounded(format, &w[..format.bytes_for(len).unwrap()], &mut q);
+                let scale = super::Rounder::new(format).round(&w[..format.bytes_for(len).unwrap()], &mut q);
                 let largest = exact[..len].iter().fold(0.0f32, |a, x| a.max(x.abs()));
                 // What the scales allow is at most 1.6 times what the numbers reach, in formats of grids.
                 assert!(scale > 0.0 && scale * 127.0 < 2.2 * largest, "{format}: {scale} for {largest}");
@@ -197,7 +197,7 @@ fn values_of_mxfp4_are_whole_steps() {
     }
     let (mut exact, mut q) = ([0.0; CHUNK], [0; CHUNK]);
     Format::MXFP4.decode(&w, &mut exact).unwrap();
-    let scale = super::rounded(Format::MXFP4, &w, &mut q);
+    let scale = super::Rounder::new(Format::MXFP4).round(&w, &mut q);
     assert!(exact.iter().zip(&q).all(|(exact, q)| *exact == f32::from(*q) * scale), "{scale} {q:?}");
 }
 

@@ -26,15 +26,14 @@ pub(crate) fn range(format: Format, first: usize, len: usize) -> std::ops::Range
     skip..skip + bytes
 }
 
-/// Unpacks columns `first..first + len` of `row` into `dst`, whose rest is set to 0.
+/// Unpacks the bytes of `len` columns into `dst`, whose rest is set to 0.
 ///
 /// # Safety
 /// The CPU must have AVX-512 (F, BW, DQ, VL) and its BF16.
 ///
 /// # Panics
-/// If the range does not begin at a block, or a slice is too short.
-pub(crate) unsafe fn bf16(format: Format, row: &[u8], first: usize, len: usize, dst: &mut [u16]) {
-    let src = &row[range(format, first, len)];
+/// If a slice is too short.
+pub(crate) unsafe fn bf16(format: Format, src: &[u8], len: usize, dst: &mut [u16]) {
     let (dst, rest) = dst.split_at_mut(len);
     rest.fill(0);
     // SAFETY: the instructions are there by the caller's promise.

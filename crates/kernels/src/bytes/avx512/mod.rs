@@ -20,7 +20,7 @@ struct Registers {
 }
 
 /// Rounds the weights of a chunk's bytes and returns their scale. Unsafe to call without AVX-512-VNNI.
-type Round = unsafe fn(&[u8], &mut [i8; CHUNK]) -> f32;
+pub(super) type Round = unsafe fn(&[u8], &mut [i8; CHUNK]) -> f32;
 
 /// Defines functions compiled with AVX-512-VNNI.
 macro_rules! vnni {
@@ -243,9 +243,16 @@ vnni! {
     /// numbers of 16 bits, with as many bits behind the point as fit.
     fn round<const LARGEST: usize>(w: Registers, steps: f32, to: &mut [i8; CHUNK]) -> f32 {
         let most = _mm512_fmadd_ps(w.scale, _mm512_set1_ps(LARGEST as f32), w.min);
+        // As integers, where a NaN is larger than everything; in all lanes in the end.
         let magnitude = |x: __m512| _mm512_castps_si512(_mm512_abs_ps(x));
-        let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(w.min), magnitude(most)));
-        let (scale, inverse) = super::scale(largest, steps);
+        let mut largest = _mm512_max_epu32(magnitude(w.min), magnitude(most));
+        largest = _mm512_max_epu32(largest, _mm512_shuffle_i64x2::<0b01_00_11_10>(largest, largest));
+        largest = _mm512_max_epu32(largest, _mm512_shuffle_i64x2::<0b10_11_00_01>(largest, largest));
+        largest = _mm512_max_epu32(largest, _mm512_shuffle_epi32::<0b01_00_11_10>(largest));
+        largest = _mm512_max_epu32(largest, _mm512_shuffle_epi32::<0b10_11_00_01>(largest));
+        let largest = _mm512_castsi512_ps(largest);
+        // Fourteen bits: that the inverse is not quite that of the scale is nothing beside the rounding of the weights.
+        let inverse = _mm512_mul_ps(_mm512_rcp14_ps(largest), _mm512_set1_ps(steps));
         // Bits behind the point of a weight, and of what its number is multiplied with.
         let (bits, unit) = match LARGEST {
             ..63 => (7, 7),    // the low half of number · unit
@@ -253,7 +260,8 @@ vnni! {
             _ => (8, 15),       // the same with the number less 128, which is what stands for zero
         };
         let words = |x: __m512, bits: i32| {
-            _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse * (1 << bits) as f32))))
+            let factor = _mm512_mul_ps(inverse, _mm512_set1_ps((1 << bits) as f32));
+            _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, factor)))
         };
         let half = 1 << (bits - 1);
         let min = if LARGEST < 128 { words(w.min, bits) } else { _mm256_setzero_si256() };
@@ -289,7 +297,8 @@ vnni! {
             // SAFETY: 64 of 256 bytes.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().add(64 * i).cast(), _mm512_packs_epi16(low, high)) };
         }
-        scale
+        let scale = _mm512_cvtss_f32(largest) / steps;
+        if scale.is_finite() { scale } else { f32::NAN }
     }
 
     /// Loads what was stored.
