@@ -53,6 +53,19 @@ pub(super) fn matmul(
         // At the end so few bytes that nobody waits long.
         let tasks = pool::shares(n, 16 * 1024 / row_bytes.max(1));
         run(tasks.len() - 1, &|t| {
+            if let (Some(one), 1) = (kernel.one, m) {
+                let (first, count) = (tasks[t], tasks[t + 1] - tasks[t]);
+                // SAFETY: the kernel is one of the instruction set; each task has results of its own.
+                unsafe {
+                    one(
+                        &w[first * row_bytes..][..count * row_bytes],
+                        row_bytes,
+                        activations,
+                        shared.slice(first, count),
+                    )
+                };
+                return;
+            }
             let mut sums = [0.0; FEW];
             for j in tasks[t]..tasks[t + 1] {
                 // SAFETY: the kernel is one of the instruction set.

@@ -207,6 +207,9 @@ type Read = unsafe fn(&[u8], &mut Weights);
 /// Multiplies a row with the activations of some tokens, which lie as many chunks apart as is said.
 type Row = unsafe fn(&[u8], &[Activations], usize, &mut [f32]);
 
+/// Multiplies rows of as many bytes as is said with the activations of one token.
+type One = unsafe fn(&[u8], usize, &[Activations], &mut [f32]);
+
 /// Calls a function with the bytes of a chunk, `len` long, of which the last are 0 where a row ends before.
 #[inline(always)]
 fn whole<R>(bytes: &[u8], len: usize, f: impl FnOnce(&[u8]) -> R) -> R {
@@ -226,6 +229,9 @@ fn whole<R>(bytes: &[u8], len: usize, f: impl FnOnce(&[u8]) -> R) -> R {
 struct Kernel {
     read: Read,
     row: Row,
+    /// The same for all rows of a task at once, if there is one token: what a row needs besides its weights stays in
+    /// registers.
+    one: Option<One>,
     /// How it wants activations.
     order: &'static Order,
 }

@@ -143,7 +143,7 @@ macro_rules! kernels {
         /// What reads and multiplies a format with dot products.
         pub(super) fn with_dot_products(format: Format) -> Option<Kernel> {
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::sdot, order: &PLAIN },)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::sdot, one: None, order: &PLAIN },)*
                 _ => return None,
             })
         }
@@ -151,7 +151,7 @@ macro_rules! kernels {
         /// What reads and multiplies a format without them.
         pub(super) fn without(format: Format) -> Option<Kernel> {
             Some(match format {
-                $(Format::$format => Kernel { read: $name::read, row: $name::pairs, order: &PLAIN },)*
+                $(Format::$format => Kernel { read: $name::read, row: $name::pairs, one: None, order: &PLAIN },)*
                 _ => return None,
             })
         }

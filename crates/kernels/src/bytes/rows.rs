@@ -92,6 +92,23 @@ fn word<const BYTES: usize>(block: &[u8; BYTES], at: usize, and: bool) -> u32 {
     }
 }
 
+/// The products of rows of `row_bytes` with one token.
+///
+/// # Safety
+/// The CPU must have the instruction set.
+#[inline(always)]
+pub(super) unsafe fn one<R: Rows<BYTES>, const BYTES: usize>(
+    rows: &[u8],
+    row_bytes: usize,
+    x: &[Activations],
+    out: &mut [f32],
+) {
+    for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
+        // SAFETY: by the caller's promise.
+        unsafe { tokens::<R, BYTES, 1>(row, x, 0, std::slice::from_mut(out)) };
+    }
+}
+
 /// The products of a row with each of the tokens, whose chunks are `stride` apart.
 ///
 /// # Safety

@@ -41,8 +41,8 @@ macro_rules! kernels {
             })*
             Some(match format {
                 $(Format::$format => match rows::kernel(format) {
-                    Some((row, order)) => Kernel { read: $name::read, row, order },
-                    None => Kernel { read: $name::read, row: $name::multiply, order: &PLAIN },
+                    Some((row, one, order)) => Kernel { read: $name::read, row, one: Some(one), order },
+                    None => Kernel { read: $name::read, row: $name::multiply, one: None, order: &PLAIN },
                 },)*
                 _ => return None,
             })

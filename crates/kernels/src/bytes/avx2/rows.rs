@@ -6,13 +6,13 @@ use imaginal_numeric::{Format, tables};
 
 use super::super::read::E2M1;
 use super::super::rows::{self, GROUP, HALVES, Rows};
-use super::super::{Activations, Lanes, Order, PLAIN};
+use super::super::{Activations, Lanes, One, Order, PLAIN};
 use super::{Row, sum};
 
-/// What multiplies rows of a format, and the order it wants, where there is anything here.
-pub(super) fn kernel(format: Format) -> Option<(Row, &'static Order)> {
-    fn of<R: Rows<BYTES>, const BYTES: usize>() -> Option<(Row, &'static Order)> {
-        Some((row::<R, BYTES>, &R::ORDER))
+/// What multiplies rows of a format, with some tokens and with one, and the order it wants, where there is anything here.
+pub(super) fn kernel(format: Format) -> Option<(Row, One, &'static Order)> {
+    fn of<R: Rows<BYTES>, const BYTES: usize>() -> Option<(Row, One, &'static Order)> {
+        Some((row::<R, BYTES>, one::<R, BYTES>, &R::ORDER))
     }
     match format {
         Format::Q2_K => of::<Q2K, 84>(),
@@ -33,6 +33,13 @@ pub(super) fn kernel(format: Format) -> Option<(Row, &'static Order)> {
 fn row<R: Rows<BYTES>, const BYTES: usize>(row: &[u8], x: &[Activations], stride: usize, out: &mut [f32]) {
     // SAFETY: this function runs only where its features exist.
     unsafe { rows::row::<R, BYTES>(row, x, stride, out) }
+}
+
+/// The products of rows of `row_bytes` with one token.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one<R: Rows<BYTES>, const BYTES: usize>(rows: &[u8], row_bytes: usize, x: &[Activations], out: &mut [f32]) {
+    // SAFETY: this function runs only where its features exist.
+    unsafe { rows::one::<R, BYTES>(rows, row_bytes, x, out) }
 }
 
 /// Makes functions compiled with AVX2.

@@ -40,7 +40,12 @@ macro_rules! kernels {
             Some(match format {
                 $(Format::$format => {
                     kernels!(@use $name $($rows)?);
-                    Kernel { read: $name::read, row: rows::row::<Of, $bytes>, order: &<Of as Rows<$bytes>>::ORDER }
+                    Kernel {
+                        read: $name::read,
+                        row: rows::row::<Of, $bytes>,
+                        one: Some(rows::one::<Of, $bytes>),
+                        order: &<Of as Rows<$bytes>>::ORDER,
+                    }
                 })*
                 _ => return None,
             })

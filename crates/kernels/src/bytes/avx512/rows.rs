@@ -15,6 +15,18 @@ pub(super) fn row<R: Rows<BYTES>, const BYTES: usize>(row: &[u8], x: &[Activatio
     unsafe { rows::row::<R, BYTES>(row, x, stride, out) }
 }
 
+/// The products of rows of `row_bytes` with one token.
+#[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn one<R: Rows<BYTES>, const BYTES: usize>(
+    rows: &[u8],
+    row_bytes: usize,
+    x: &[Activations],
+    out: &mut [f32],
+) {
+    // SAFETY: this function runs only where its features exist.
+    unsafe { rows::one::<R, BYTES>(rows, row_bytes, x, out) }
+}
+
 /// Makes functions compiled with AVX-512-VNNI.
 macro_rules! vnni {
     ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
