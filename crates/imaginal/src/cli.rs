@@ -81,7 +81,7 @@ enum CacheType {
 /// Precision of the weights that a model computes with.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compute {
-    /// As the file has them: `f32` files are exact.
+    /// Weights as the file has them, `f32` exactly; large packed matrices meet operands rounded to bf16 or 8 bits.
     Auto,
     /// As auto, with small matrices too.
     Fast,

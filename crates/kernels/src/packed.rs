@@ -64,19 +64,21 @@ pub(crate) enum Role {
 /// What operands are rounded to in products with `n` rows of `k` weights in `format`, one of those matrices that were loaded
 /// as one stack and have `all` rows together.
 ///
-/// Tiles of bytes do twice the work of those of bf16, and cost what llama.cpp's products cost: there activations have a scale
-/// for each 256 before blocks of that length, for each 32 before the others. Measured on trained models (benches/RESULTS.md),
-/// half of a feed-forward layer, its gate, takes the most time and loses least, so that even formats of short blocks may
-/// round it as coarsely, unless some activations are far beyond the others (the tiles look at them). Its other half, a matrix that narrows, loses most of all, because products of two numbers have
-/// the largest outliers, but beside formats of long blocks still less than llama.cpp. Attention's matrices and that of the
-/// logits would lose as much together for a small part of the time: they stay bf16.
+/// Tiles of bytes do 1.6 times the work of those of bf16, and cost what llama.cpp's products cost: there activations have a
+/// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
+/// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that even formats of
+/// short blocks may round it as coarsely, unless some activations are far beyond the others (the tiles look at them). Its other
+/// half, a matrix that narrows, loses most of all, because products of two numbers have the largest outliers, but beside
+/// formats of long blocks still less than llama.cpp. Attention's matrices and that of the logits would lose as much together
+/// for a small part of the time: they stay bf16.
 pub(crate) fn rounding(format: Format, all: usize, n: usize, k: usize, role: Role) -> Rounding {
     if !may_round(format, all, k) {
         return Rounding::None;
     }
     let bytes = match role {
         Role::Gate => format.block_len() > 1,
-        Role::Alone => format.block_len() == 256 && k >= 2 * n,
+        // What narrows far more is no feed-forward layer: compressed keys and values, mamba's steps, B and C.
+        Role::Alone => format.block_len() == 256 && (2 * n..=8 * n).contains(&k),
         Role::Expert => format.block_len() == 256,
     };
     if bytes { Rounding::Int8 } else { Rounding::Bf16 }
@@ -435,6 +437,28 @@ mod tests {
                     assert!(floats || ours > 1e-3 * theirs, "{isa} {format} {tokens} {rounding:?} rounds nothing");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn feed_forward_layers_of_blocks_are_rounded_to_bytes() {
+        use Role::{Alone, Expert, Gate};
+        let all = [
+            (Format::Q4_K, 8192, 2048, Gate, Rounding::Int8),
+            (Format::Q8_0, 8192, 2048, Gate, Rounding::Int8),
+            (Format::F16, 8192, 2048, Gate, Rounding::Bf16),
+            (Format::F32, 8192, 2048, Gate, Rounding::None),
+            (Format::Q4_K, 2048, 8192, Alone, Rounding::Int8),
+            (Format::Q4_0, 2048, 8192, Alone, Rounding::Bf16),
+            (Format::Q4_K, 2048, 2048, Alone, Rounding::Bf16),
+            (Format::Q4_K, 576, 7168, Alone, Rounding::Bf16),
+            (Format::Q6_K, 128_256, 2048, Alone, Rounding::Bf16),
+            (Format::Q4_K, 2048, 768, Expert, Rounding::Int8),
+            (Format::MXFP4, 2048, 768, Expert, Rounding::Bf16),
+            (Format::Q4_K, 256, 768, Alone, Rounding::None),
+        ];
+        for (format, n, k, role, expected) in all {
+            assert_eq!(rounding(format, n, n, k, role), expected, "{format} {n}×{k} {role:?}");
         }
     }
 
