@@ -1,8 +1,7 @@
 //! Times products with packed weights and prints GFLOP/s and GB/s of weights, one line per format and number of tokens.
 //!
 //! `cargo run --release -p imaginal-kernels --example packed -- [--threads N] [--only TEXT] [--tokens M] [--rows N]
-//! [--columns K] [--seconds S]
-//! [--rounding int8|bf16|none]`, with `IMAGINAL_ISA` naming a lower instruction set.
+//! [--columns K] [--seconds S] [--rounding int8|bf16|none]`, with `IMAGINAL_ISA` naming a lower instruction set.
 
 use std::time::Instant;
 
