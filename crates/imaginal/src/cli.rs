@@ -85,7 +85,7 @@ pub enum Compute {
     Auto,
     /// As auto, with small matrices too.
     Fast,
-    /// As the file has them.
+    /// Weights as the file has them, all products in `f32`.
     F32,
     /// Float matrices rounded to `bf16`: half the memory traffic, about three decimal digits.
     Bf16,

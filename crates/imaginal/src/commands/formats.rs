@@ -8,7 +8,7 @@ use crate::cli::{Common, Failure};
 /// List the number formats: bits, error, and the kernels this CPU uses
 #[derive(Parser, Debug)]
 #[command(
-    long_about = "List the number formats: bits per weight, the error on numbers of a normal distribution (root of the mean square, relative), and what this CPU multiplies them with, for few tokens (generation) and for many (prompts)",
+    long_about = "List the number formats: bits per weight, the error on numbers of a normal distribution (root of the mean square, relative), and what this CPU multiplies them with, for few tokens (generation) and for many (prompts; where that is int8 tiles, it is so for feed-forward layers, and attention's matrices take bf16 tiles)",
     after_help = "Examples:\n  imaginal formats\n  IMAGINAL_ISA=avx2 imaginal formats --json"
 )]
 pub struct Formats {}

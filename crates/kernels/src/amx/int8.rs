@@ -253,3 +253,51 @@ unsafe fn finish<const WIDE: bool>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amx::{granted, weights};
+    use crate::packed::Rounding;
+    use crate::testing::Random;
+
+    #[test]
+    fn outliers_are_seen() {
+        if !granted() {
+            return;
+        }
+        let (m, k) = (40, 544);
+        let mut random = Random::new(3);
+        let mut x: Vec<f32> = (0..m * k).map(|_| (0..12).map(|_| random.uniform(-0.5, 0.5)).sum::<f32>()).collect();
+        assert!(even(&x, k));
+        // One channel far beyond the others.
+        x.iter_mut().skip(77).step_by(k).for_each(|x| *x *= 30.0);
+        assert!(!even(&x, k));
+        assert!(even(&[0.0; 64], 64));
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so_and_touches_no_other_token() {
+        if !granted() {
+            return;
+        }
+        let (m, n, k) = (40, 33, 512);
+        let mut random = Random::new(4);
+        for format in [Format::Q4_K, Format::Q6_K, Format::IQ4_XS] {
+            let values: Vec<f32> = (0..n * k).map(|_| random.uniform(-1.0, 1.0)).collect();
+            let mut w = vec![0; format.bytes_for(n * k).unwrap()];
+            format.encode(&values, &mut w).unwrap();
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x: Vec<f32> = (0..m * k).map(|_| random.uniform(-1.0, 1.0)).collect();
+                x[7 * k + 300] = bad;
+                let mut out = vec![0.0; m * n];
+                let rows = weights::Rows { format, bytes: &w, row_bytes: w.len() / n };
+                weights::matmul(1, Rounding::Int8, rows, n, k, &x, m, &mut out);
+                for (token, out) in out.chunks(n).enumerate() {
+                    let expected = token != 7;
+                    assert!(out.iter().all(|x| x.is_finite() == expected), "{format} {bad} token {token}: {out:?}");
+                }
+            }
+        }
+    }
+}
