@@ -18,7 +18,7 @@ use crate::scratch::{Slot, with_buffer};
 /// W is never expanded as a whole. What it is multiplied in depends on the instruction set, the number of rows of x and on
 /// whether operands [may be rounded](may_round):
 /// - to 8 bits each activation (a scale for each 16 of them, or 32 with many rows), block formats read as bytes: up to eight
-///   rows from AVX2 on, any number without AMX;
+///   rows from AVX2 on, any number without AMX, where AVX-512-VNNI may have one scale for each 256 too;
 /// - to bf16 both, more than eight rows with AMX, or to 8 bits both, with a scale for each 256 (see [`Rounding::Int8`]);
 /// - f32 otherwise, where the remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what `format` decodes to.
 ///
@@ -46,7 +46,8 @@ pub enum Rounding {
     None,
     /// bf16 in tiles; activations alone to bytes, a scale for each 16 or 32, in what multiplies bytes.
     Bf16,
-    /// The same, but bytes in tiles too: activations and weights, a scale for each 256 of a row.
+    /// The same, but with more than [`FEW`] rows activations and weights to bytes with AMX and AVX-512-VNNI, a scale for each 256
+    /// of a row.
     Int8,
 }
 
@@ -64,13 +65,14 @@ pub(crate) enum Role {
 /// What operands are rounded to in products with `n` rows of `k` weights in `format`, one of those matrices that were loaded
 /// as one stack and have `all` rows together.
 ///
-/// Tiles of bytes do 1.6 times the work of those of bf16, and cost what llama.cpp's products cost: there activations have a
+/// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, products that are scaled once in 256 do 1.4
+/// times the work of others, the same for all formats. They cost what llama.cpp's products cost: there activations have a
 /// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
 /// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that even formats of
-/// short blocks may round it as coarsely, unless some activations are far beyond the others (the tiles look at them). Its other
+/// short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at them). Its other
 /// half, a matrix that narrows, loses most of all, because products of two numbers have the largest outliers, but beside
 /// formats of long blocks still less than llama.cpp. Attention's matrices and that of the logits would lose as much together
-/// for a small part of the time: they stay bf16.
+/// for a small part of the time: they stay bf16, or have finer scales.
 pub(crate) fn rounding(format: Format, all: usize, n: usize, k: usize, role: Role) -> Rounding {
     if !may_round(format, all, k) {
         return Rounding::None;
@@ -147,7 +149,7 @@ pub fn matmul_packed_with(
     let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
     match way(isa, rounding, format, m) {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        Way::Bytes => return crate::bytes::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out),
+        Way::Bytes => return crate::bytes::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out),
         #[cfg(target_arch = "x86_64")]
         Way::Tiles(rounding) => {
             return crate::amx::matmul(threads, rounding, Rows { format, bytes: w, row_bytes }, n, k, x, m, out);
@@ -313,11 +315,15 @@ mod tests {
     /// `activations` is the sum of its own magnitudes times W's largest.
     fn loss(isa: Isa, rounding: Rounding, format: Format, m: usize, weights: f64, activations: f64) -> f64 {
         match way(isa, rounding, format, m) {
+            // Both operands to 127 steps, those of weights up to what their scales allow, and in whole numbers.
+            Way::Tiles(Rounding::Int8) => weights * 0.501 / 127.0 + activations * 1.2 / 127.0,
+            #[cfg(target_arch = "x86_64")]
+            Way::Bytes if rounding == Rounding::Int8 && m > FEW && isa.usable() >= Isa::Avx512Vnni => {
+                weights * 0.501 / 127.0 + activations * 1.2 / 127.0
+            }
             // To 127 steps.
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Way::Bytes => weights * 0.501 / 127.0,
-            // Both operands to 127 steps, those of weights up to what their scales allow, and in whole numbers.
-            Way::Tiles(Rounding::Int8) => weights * 0.501 / 127.0 + activations * 1.2 / 127.0,
             // Both operands to 8 bits, by 2^-8 at most.
             Way::Tiles(_) => weights * 1.01 * 2f64.powi(-7),
             Way::Floats => 0.0,

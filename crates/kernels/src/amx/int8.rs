@@ -12,8 +12,7 @@ use imaginal_numeric::Format;
 
 use super::weights::{Operand, Part};
 use super::{DEPTH, ROWS};
-use crate::bytes::{self, Rounder};
-use crate::pool;
+use crate::bytes::coarse::{Rounder, round};
 use crate::simd_x86::transpose16;
 
 /// Operands in bytes.
@@ -60,44 +59,6 @@ impl Operand for Int8 {
     }
 }
 
-/// Whether a scale for each [`DEPTH`] activations costs little more than one for each 16 would: whether the largest are not far
-/// beyond the others.
-///
-/// The energy of rounding errors is that of the largest of those that share a scale. Of normally distributed numbers the
-/// largest of 256 has 2.5 times the energy of that of 16; where a few channels outweigh all others, it is up to 16 times.
-pub(super) fn even(x: &[f32], k: usize) -> bool {
-    const TASK: usize = 16;
-    let mut sums = vec![[0.0f32; 2]; x.len().div_ceil(TASK * k)];
-    pool::parallel_chunks(&mut sums, 1, &|t, sum| {
-        for x in x[t * TASK * k..].chunks(k).take(TASK) {
-            // SAFETY: tiles come with AVX-512.
-            let [coarse, fine] = unsafe { energies(x) };
-            sum[0][0] += coarse;
-            sum[0][1] += fine;
-        }
-    });
-    let [coarse, fine] = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-    coarse <= 4.0 * fine
-}
-
-/// The energy of rounding errors with a scale for each [`DEPTH`] numbers, and with one for each 16 of them, in the same units.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn energies(x: &[f32]) -> [f32; 2] {
-    let mut sums = [0.0; 2];
-    for x in x.chunks(DEPTH) {
-        let mut largest = _mm512_setzero_ps();
-        for x in x.chunks(16) {
-            let mask = if x.len() == 16 { u16::MAX } else { (1 << x.len()) - 1 };
-            // SAFETY: masked lanes are not read.
-            let x = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
-            largest = _mm512_max_ps(largest, _mm512_abs_ps(x));
-        }
-        sums[0] += 16.0 * _mm512_reduce_max_ps(largest).powi(2);
-        sums[1] += _mm512_reduce_add_ps(_mm512_mul_ps(largest, largest));
-    }
-    sums
-}
-
 /// Packs 16 tokens, of which `x` holds as many as there are, as tiles of groups of four: block `t` of every part of the
 /// depth `k`. The order is that of [`pack_tokens`](super::pack_tokens). The scale of token c in part p is `scales[p·columns + c]`.
 ///
@@ -134,26 +95,6 @@ unsafe fn pack(x: &[f32], k: usize, t: usize, columns: usize, to: *mut u8, scale
             }
         }
     }
-}
-
-/// Rounds up to [`DEPTH`] numbers to bytes; the rest become 0. Returns their scale, NaN if any is not finite.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn round(x: &[f32], q: &mut [i8; DEPTH]) -> f32 {
-    let mut vectors = [_mm512_setzero_ps(); DEPTH / 16];
-    let mut largest = _mm512_setzero_si512();
-    for (v, x) in vectors.iter_mut().zip(x.chunks(16)) {
-        let mask = if x.len() == 16 { u16::MAX } else { (1 << x.len()) - 1 };
-        // SAFETY: masked lanes are not read.
-        *v = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
-        largest = _mm512_max_epu32(largest, _mm512_castps_si512(_mm512_abs_ps(*v)));
-    }
-    let (scale, inverse) = bytes::scale(_mm512_reduce_max_epu32(largest), 127.0);
-    for (v, q) in vectors.iter().zip(q.as_chunks_mut::<16>().0) {
-        let whole = _mm512_cvtps_epi32(_mm512_mul_ps(*v, _mm512_set1_ps(inverse)));
-        // SAFETY: 16 bytes.
-        unsafe { _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(whole)) };
-    }
-    scale
 }
 
 /// A panel times all tokens: sums (+)= panel · activations.
@@ -260,21 +201,6 @@ mod tests {
     use crate::amx::{granted, weights};
     use crate::packed::Rounding;
     use crate::testing::Random;
-
-    #[test]
-    fn outliers_are_seen() {
-        if !granted() {
-            return;
-        }
-        let (m, k) = (40, 544);
-        let mut random = Random::new(3);
-        let mut x: Vec<f32> = (0..m * k).map(|_| (0..12).map(|_| random.uniform(-0.5, 0.5)).sum::<f32>()).collect();
-        assert!(even(&x, k));
-        // One channel far beyond the others.
-        x.iter_mut().skip(77).step_by(k).for_each(|x| *x *= 30.0);
-        assert!(!even(&x, k));
-        assert!(even(&[0.0; 64], 64));
-    }
 
     #[test]
     fn what_is_no_number_stays_so_and_touches_no_other_token() {

@@ -4,8 +4,9 @@ use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm_sfence};
 
 use imaginal_numeric::Format;
 
-use super::int8::{self, Int8};
+use super::int8::Int8;
 use super::{DEPTH, PANEL_STRIDE, ROWS, STEP, Tiles, copy_transposed, granted, multiply, pack_tokens};
+use crate::bytes::coarse;
 use crate::gemm::MatRef;
 use crate::isa::Isa;
 use crate::packed::Rounding;
@@ -168,7 +169,7 @@ fn in_turns<const N: usize>(
     for (x, out) in x.chunks(MAX_COLUMNS * k).zip(out.chunks_mut(MAX_COLUMNS * n)) {
         let m = x.len() / k;
         match rounding {
-            Rounding::Int8 if w.iter().all(|w| w.format.block_len() == DEPTH) || int8::even(x, k) => {
+            Rounding::Int8 if w.iter().all(|w| w.format.block_len() == DEPTH) || coarse::even(x, k) => {
                 block::<Int8, N>(threads, w, n, k, x, m, out, &join)
             }
             _ => block::<Bf16, N>(threads, w, n, k, x, m, out, &join),

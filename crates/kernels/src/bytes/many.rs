@@ -1,14 +1,17 @@
 //! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
 //!
-//! Activations have a scale for each 32. A task has some panels, which pass over each chunk of the activations while it
+//! Activations have a scale for each 32, or one for all that meet a panel ([`coarse`](super::coarse)). A task has some panels, which pass over each chunk of the activations while it
 //! is in the second-level cache; its sums stay there too, until the last chunk, so that results are written once.
 
 use imaginal_numeric::Format;
 
+#[cfg(target_arch = "x86_64")]
+use super::coarse::{self, Rounder};
 use super::read::Layout;
-use super::tile;
+use super::tile::{self, Tile};
 use super::{CHUNK, Read, Weights, kernel, read, round, whole};
 use crate::isa::{Isa, simd_fn};
+use crate::packed::Rounding;
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 
@@ -47,11 +50,93 @@ pub(super) struct Column {
     pub sum: [f32; 16],
 }
 
+/// How operands become panels and columns.
+#[derive(Clone, Copy)]
+enum Scales {
+    /// Weights with the scales that the format has, activations with one for each 32.
+    Fine(Layout, Read, Tile),
+    /// One scale for all.
+    #[cfg(target_arch = "x86_64")]
+    Coarse(Rounder),
+}
+
+impl Scales {
+    /// How products with the activations may round.
+    fn new(isa: Isa, rounding: Rounding, format: Format, x: &[f32], k: usize) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if rounding == Rounding::Int8
+            && isa.usable() >= Isa::Avx512Vnni
+            && (format.block_len() == CHUNK || coarse::even(x, k))
+        {
+            return Some(Scales::Coarse(Rounder::new(format)));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (rounding, x, k);
+        let layout = read::layout(format)?;
+        Some(Scales::Fine(layout, kernel(isa, format)?.read, tile::of(isa, layout)))
+    }
+
+    /// Panels that are multiplied together, at most.
+    fn panels(self) -> usize {
+        match self {
+            Scales::Fine(..) => 1,
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(_) => 2,
+        }
+    }
+
+    /// Adds the products of panels with each column to the sums, those of a panel after those of another.
+    fn multiply(self, panels: &[Panel], x: &[Column], sums: &mut [[f32; ROWS]]) {
+        match self {
+            Scales::Fine(_, _, tile) => {
+                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(x.len())) {
+                    // SAFETY: the tile is one of the instruction set.
+                    unsafe { (tile.multiply)(panel, x, sums) };
+                }
+            }
+            // SAFETY: the rounder found the instructions.
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(_) => unsafe { tile::avx512::coarse(panels, x, sums) },
+        }
+    }
+
+    /// Rounds up to [`CHUNK`] activations of a token.
+    fn column(self, isa: Isa, x: &[f32], column: &mut Column) {
+        match self {
+            Scales::Fine(layout, _, tile) => quantize(isa, layout.group, tile.zero, x, column),
+            // SAFETY: the rounder found the instructions.
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(_) => unsafe { coarse::column(x, column) },
+        }
+    }
+
+    /// Reads the bytes of a chunk, of which the last are missing where a row ends before.
+    fn read(self, bytes: &[u8], w: &mut Weights) {
+        match self {
+            // SAFETY: the reader is one of the instruction set.
+            Scales::Fine(layout, read, _) => whole(bytes, layout.bytes, |bytes| unsafe { read(bytes, w) }),
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(rounder) => rounder.read(bytes, w),
+        }
+    }
+
+    /// Words of [`Weights`] that the tile looks at.
+    fn words(self) -> usize {
+        match self {
+            // Minima that follow from the scales are not among them.
+            Scales::Fine(layout, ..) => WORDS - if layout.zero.is_some() { 16 } else { 0 },
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(_) => WORDS - 16,
+        }
+    }
+}
+
 /// [`matmul`](super::matmul) for any number of tokens.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn matmul(
     isa: Isa,
     threads: usize,
+    rounding: Rounding,
     format: Format,
     w: &[u8],
     row_bytes: usize,
@@ -64,19 +149,19 @@ pub(super) fn matmul(
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
-    let (Some(layout), Some(kernel)) = (read::layout(format), kernel(isa, format)) else { return };
-    let tile = tile::of(isa, layout);
+    let Some(layout) = read::layout(format) else { return };
     let chunks = k.div_ceil(CHUNK);
     let tokens = m.min(MAX_TOKENS);
     for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
         let tokens = x.len() / k;
+        let Some(scales) = Scales::new(isa, rounding, format, x, k) else { return };
         with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
             let shared = SharedMut::new(&mut *buffer);
             run(tokens, &|t| {
                 // SAFETY: a token has a column of each chunk to itself.
                 let to = |c: usize| unsafe { &mut *shared.as_ptr().cast::<Column>().add(c * tokens + t) };
                 for (c, x) in x[t * k..][..k].chunks(CHUNK).enumerate() {
-                    quantize(isa, layout.group, tile.zero, x, to(c));
+                    scales.column(isa, x, to(c));
                 }
             });
             // SAFETY: as many were just written.
@@ -86,11 +171,12 @@ pub(super) fn matmul(
             let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
             run(n.div_ceil(group), &|t| {
                 let (start, end) = (t * group, n.min((t + 1) * group));
-                let panel_floats = size_of::<Panel>() / 4;
+                let panel_floats = scales.panels() * size_of::<Panel>() / 4;
                 with_buffer(Slot::A, panel_floats + tokens * group, |buffer| {
-                    let (panel, sums) = buffer.split_at_mut(panel_floats);
+                    let (panels, sums) = buffer.split_at_mut(panel_floats);
                     // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
-                    let panel = unsafe { &mut *panel.as_mut_ptr().cast::<Panel>() };
+                    let panels =
+                        unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast::<Panel>(), scales.panels()) };
                     let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens * group / ROWS];
                     sums.fill([0.0; ROWS]);
                     for c in 0..chunks {
@@ -98,10 +184,14 @@ pub(super) fn matmul(
                             let bytes = &w[r * row_bytes..][..row_bytes];
                             &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
                         };
-                        for (p, sums) in (start..end).step_by(ROWS).zip(sums.chunks_exact_mut(tokens)) {
-                            fill(isa, layout, kernel.read, (p..end.min(p + ROWS)).map(row), panel);
-                            // SAFETY: the tile is one of the instruction set.
-                            unsafe { (tile.multiply)(panel, &columns[c * tokens..][..tokens], sums) };
+                        let rows = (start..end).step_by(scales.panels() * ROWS);
+                        for (first, sums) in rows.zip(sums.chunks_mut(scales.panels() * tokens)) {
+                            let mut filled = 0;
+                            for (p, panel) in (first..end).step_by(ROWS).zip(&mut *panels) {
+                                fill(isa, scales, (p..end.min(p + ROWS)).map(row), panel);
+                                filled += 1;
+                            }
+                            scales.multiply(&panels[..filled], &columns[c * tokens..][..tokens], sums);
                         }
                     }
                     for t in 0..tokens {
@@ -141,24 +231,21 @@ simd_fn! {
 }
 
 /// Reads a panel; rows that are missing repeat older ones.
-fn fill<'a>(isa: Isa, layout: Layout, read: Read, rows: impl ExactSizeIterator<Item = &'a [u8]>, panel: &mut Panel) {
+fn fill<'a>(isa: Isa, scales: Scales, rows: impl ExactSizeIterator<Item = &'a [u8]>, panel: &mut Panel) {
     let mut weights = [Weights::ZERO; READ];
     let (count, mut rows) = (rows.len(), rows);
     for first in (0..count).step_by(READ) {
         for (w, row) in weights.iter_mut().zip(rows.by_ref().take(READ)) {
-            // SAFETY: the reader is one of the instruction set.
-            whole(row, layout.bytes, |row| unsafe { read(row, w) });
+            scales.read(row, w);
         }
-        transpose(isa, layout, &weights, panel, first);
+        transpose(isa, scales.words(), &weights, panel, first);
     }
 }
 
-/// Transposes 16 rows to lanes `first..first + 16` of a panel.
-fn transpose(isa: Isa, layout: Layout, weights: &[Weights; READ], panel: &mut Panel, first: usize) {
-    // Nobody looks at minima that follow from the scales.
-    let words = if layout.zero.is_some() { WORDS - 16 } else { WORDS };
+/// Transposes the first words of 16 rows, a multiple of 16, to lanes `first..first + 16` of a panel.
+fn transpose(isa: Isa, words: usize, weights: &[Weights; READ], panel: &mut Panel, first: usize) {
     let (from, to) = (weights.as_ptr().cast::<u32>(), (&raw mut *panel).cast::<u32>());
-    assert!(first + READ <= ROWS);
+    assert!(first + READ <= ROWS && words <= WORDS && words.is_multiple_of(16));
     #[cfg(target_arch = "x86_64")]
     if isa.usable() >= Isa::Avx512 {
         for word in (0..words).step_by(16) {

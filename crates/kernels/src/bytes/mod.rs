@@ -12,6 +12,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod coarse;
 mod few;
 mod many;
 #[cfg(target_arch = "aarch64")]
@@ -26,6 +28,7 @@ use imaginal_numeric::Format;
 
 use crate::gemm::FEW;
 use crate::isa::Isa;
+use crate::packed::Rounding;
 
 /// Weights that are read at a time: the longest block.
 pub(crate) const CHUNK: usize = 256;
@@ -141,6 +144,7 @@ pub(crate) fn supported(isa: Isa, format: Format) -> bool {
 pub(crate) fn matmul(
     isa: Isa,
     threads: usize,
+    rounding: Rounding,
     format: Format,
     w: &[u8],
     row_bytes: usize,
@@ -155,7 +159,7 @@ pub(crate) fn matmul(
     if m <= FEW {
         few::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out);
     } else {
-        many::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out);
+        many::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out);
     }
 }
 
@@ -170,35 +174,6 @@ pub(crate) fn read(isa: Isa, format: Format, bytes: &[u8], out: &mut Weights) {
     };
     // SAFETY: the reader is one of the instruction set.
     whole(bytes, layout.bytes, |bytes| unsafe { (kernel.read)(bytes, out) });
-}
-
-/// What rounds the weights of a format to bytes, for tiles.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct Rounder {
-    /// Bytes of a chunk.
-    bytes: usize,
-    round: avx512::Round,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Rounder {
-    /// # Panics
-    /// If the CPU has no AVX-512-VNNI or the format no blocks.
-    pub(crate) fn new(format: Format) -> Self {
-        let (Some(round), Some(layout)) = (avx512::rounding(format), read::layout(format)) else {
-            panic!("no tiles of bytes for {format}")
-        };
-        assert!(Isa::Avx512Vnni.usable() == Isa::Avx512Vnni, "no AVX-512-VNNI");
-        Rounder { bytes: layout.bytes, round }
-    }
-
-    /// Rounds up to [`CHUNK`] weights; those that are missing become 0. Returns their scale, NaN if that of any is not finite.
-    #[inline]
-    pub(crate) fn round(self, bytes: &[u8], to: &mut [i8; CHUNK]) -> f32 {
-        // SAFETY: `new` found the instructions.
-        whole(bytes, self.bytes, |bytes| unsafe { (self.round)(bytes, to) })
-    }
 }
 
 /// Reads the bytes of a chunk. Unsafe to call without the instructions that it is compiled for.

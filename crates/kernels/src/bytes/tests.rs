@@ -109,7 +109,7 @@ fn against_the_decoded_matrix_in_f64() {
                     let mut first: Option<Vec<f32>> = None;
                     for &m in tokens {
                         let mut out = vec![f32::NAN; m * n];
-                        matmul(isa, 2, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
+                        matmul(isa, 2, Rounding::Bf16, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
                         for (i, (out, (exact, bound))) in out.iter().zip(&expected).enumerate() {
                             assert!(
                                 (f64::from(*out) - exact).abs() <= bound + 1e-4,
@@ -129,6 +129,58 @@ fn against_the_decoded_matrix_in_f64() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn coarse_scales_multiply_what_was_rounded() {
+    if Isa::Avx512Vnni.usable() != Isa::Avx512Vnni {
+        return;
+    }
+    for format in formats() {
+        let rounder = coarse::Rounder::new(format);
+        for (n, k) in [(37, 256), (64, 512), (100, 1024 + 32), (33, 96)] {
+            let Some(row_bytes) = format.bytes_for(k) else { continue };
+            let mut w = vec![0; n * row_bytes];
+            let mut random = crate::testing::Random::new(1);
+            // No outliers, since formats of short blocks would not have coarse scales then.
+            let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.uniform(-1.0, 1.0)).collect() };
+            format.encode(&numbers(n * k), &mut w).unwrap();
+            let x = numbers(40 * k);
+            let (mut weights, mut activations) = (vec![0.0; n * k], vec![0.0; 40 * k]);
+            let bytes = read::layout(format).unwrap().bytes;
+            let rounded = |scale: f32, q: &[i8; CHUNK], to: &mut [f64]| {
+                to.iter_mut().zip(q).for_each(|(to, q)| *to = f64::from(scale) * f64::from(*q));
+            };
+            for (row, to) in w.chunks(row_bytes).zip(weights.chunks_mut(k)) {
+                for (block, to) in row.chunks(bytes).zip(to.chunks_mut(CHUNK)) {
+                    let mut q = [0; CHUNK];
+                    rounded(rounder.round(block, &mut q), &q, to);
+                }
+            }
+            for (x, to) in x.chunks(k).zip(activations.chunks_mut(k)) {
+                for (x, to) in x.chunks(CHUNK).zip(to.chunks_mut(CHUNK)) {
+                    let mut q = [0; CHUNK];
+                    // SAFETY: the instructions are there.
+                    rounded(unsafe { coarse::round(x, &mut q) }, &q, to);
+                }
+            }
+            for m in [9, 10, 11, 12, 13, 14, 40] {
+                let mut out = vec![f32::NAN; m * n];
+                matmul(Isa::Avx512Vnni, 2, Rounding::Int8, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
+                for (i, out) in out.iter().enumerate() {
+                    let products = weights[i % n * k..][..k].iter().zip(&activations[i / n * k..]);
+                    let (exact, magnitudes) =
+                        products.fold((0.0, 0.0), |(sum, all), (a, b)| (sum + a * b, all + (a * b).abs()));
+                    let at = (i / n, i % n);
+                    assert!(
+                        (f64::from(*out) - exact).abs() <= 1e-6 * magnitudes,
+                        "{format} {m}×{n}×{k} at {at:?}: {out} is not {exact}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_no_number_stays_so() {
     let (n, k) = (3, 256);
     for format in formats() {
@@ -136,11 +188,12 @@ fn what_is_no_number_stays_so() {
         let mut w = vec![0; n * row_bytes];
         format.encode(&numbers(n * k, 9), &mut w).unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for (isa, m) in sets().flat_map(|isa| [(isa, 1), (isa, 20)]) {
+            let ways = |isa| [(isa, 1, Rounding::Bf16), (isa, 20, Rounding::Bf16), (isa, 20, Rounding::Int8)];
+            for (isa, m, rounding) in sets().flat_map(ways) {
                 let mut x = vec![1.0; m * k];
                 x[100] = bad;
                 let mut out = vec![0.0; m * n];
-                matmul(isa, 1, format, &w, row_bytes, n, k, &x, m, &mut out);
+                matmul(isa, 1, rounding, format, &w, row_bytes, n, k, &x, m, &mut out);
                 assert!(out[..n].iter().all(|x| !x.is_finite()), "{isa} {format} {out:?}");
                 assert!(out[n..].iter().all(|x| x.is_finite()), "{isa} {format} {out:?}");
             }
@@ -166,7 +219,7 @@ fn weights_are_rounded_to_bytes_of_one_scale() {
         for (w, exact) in w.chunks(chunk).zip(exact.chunks(CHUNK)) {
             for len in [CHUNK, format.block_len()] {
                 let mut q = [99; CHUNK];
-                let scale = super::Rounder::new(format).round(&w[..format.bytes_for(len).unwrap()], &mut q);
+                let scale = coarse::Rounder::new(format).round(&w[..format.bytes_for(len).unwrap()], &mut q);
                 let largest = exact[..len].iter().fold(0.0f32, |a, x| a.max(x.abs()));
                 // What the scales allow is at most 1.6 times what the numbers reach, in formats of grids.
                 assert!(scale > 0.0 && scale * 127.0 < 2.2 * largest, "{format}: {scale} for {largest}");
@@ -197,7 +250,7 @@ fn values_of_mxfp4_are_whole_steps() {
     }
     let (mut exact, mut q) = ([0.0; CHUNK], [0; CHUNK]);
     Format::MXFP4.decode(&w, &mut exact).unwrap();
-    let scale = super::Rounder::new(Format::MXFP4).round(&w, &mut q);
+    let scale = coarse::Rounder::new(Format::MXFP4).round(&w, &mut q);
     assert!(exact.iter().zip(&q).all(|(exact, q)| *exact == f32::from(*q) * scale), "{scale} {q:?}");
 }
 
@@ -211,11 +264,11 @@ fn more_tokens_and_depth_than_a_block_holds() {
     let x = numbers(m * k, 2);
     for isa in sets() {
         let mut out = vec![f32::NAN; m * n];
-        matmul(isa, 2, format, &w, row_bytes, n, k, &x, m, &mut out);
+        matmul(isa, 2, Rounding::Bf16, format, &w, row_bytes, n, k, &x, m, &mut out);
         // Some tokens alone are divided otherwise, and must come out alike up to the order of the sums.
         for i in [0, 511, 512, 599] {
             let mut alone = vec![f32::NAN; n];
-            matmul(isa, 2, format, &w, row_bytes, n, k, &x[i * k..][..k], 1, &mut alone);
+            matmul(isa, 2, Rounding::Bf16, format, &w, row_bytes, n, k, &x[i * k..][..k], 1, &mut alone);
             let size = alone.iter().fold(0.0f32, |a, x| a.max(x.abs()));
             for (a, b) in alone.iter().zip(&out[i * n..]) {
                 assert!((a - b).abs() <= 0.02 * size, "{isa} token {i}: {a} {b}");
@@ -256,7 +309,7 @@ fn the_largest_scales_and_numbers_fit_the_integers() {
                 let expected = x * decoded.iter().sum::<f32>();
                 for (isa, m) in sets().flat_map(|isa| [(isa, 1), (isa, 9)]) {
                     let mut out = vec![f32::NAN; m];
-                    matmul(isa, 1, format, &w, w.len(), 1, CHUNK, &vec![x; m * CHUNK], m, &mut out);
+                    matmul(isa, 1, Rounding::Bf16, format, &w, w.len(), 1, CHUNK, &vec![x; m * CHUNK], m, &mut out);
                     let close = out.iter().all(|out| (out - expected).abs() <= 1e-5 * expected.abs());
                     assert!(close, "{isa} {format} {bits} {scale} {m}: {out:?} is not {expected}");
                 }
@@ -291,7 +344,7 @@ fn every_run_of_a_block_has_its_own_scale() {
             let expected: f32 = decoded[32 * i..][..32].iter().sum();
             for isa in sets() {
                 let mut out = [f32::NAN];
-                matmul(isa, 1, format, &w, w.len(), 1, CHUNK, &x, 1, &mut out);
+                matmul(isa, 1, Rounding::Bf16, format, &w, w.len(), 1, CHUNK, &x, 1, &mut out);
                 // The smallest scale times that of the activations has lost some bits.
                 assert!((out[0] - expected).abs() <= 1e-4 * expected.abs(), "{isa} {format} {i}: {out:?} {expected}");
             }

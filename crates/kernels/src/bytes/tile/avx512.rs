@@ -75,3 +75,66 @@ fn tile<const M: usize, const GROUP: usize, const MINIMA: bool>(
         }
     }
 }
+
+/// Adds the products of one panel or two, whose scales are coarse, with each column to the sums, those of the second panel after
+/// those of the first. With two, half as many instructions load what is multiplied, and those bound this.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in crate::bytes) fn coarse(panels: &[Panel], x: &[Column], sums: &mut [[f32; ROWS]]) {
+    let (first, second) = sums.split_at_mut(x.len());
+    match panels {
+        [a, b] => {
+            let mut done = 0;
+            in_blocks!(x, first, 6, 5, 4, 3, 2, 1; |x, sums| {
+                coarse_tile([a, b], x, [sums, &mut second[done..]]);
+                done += x.len();
+            });
+            assert_eq!(done, x.len());
+        }
+        [a] => {
+            in_blocks!(x, first, 6, 5, 4, 3, 2, 1; |x, sums| { coarse_tile([a], x, [sums]); });
+        }
+        _ => unreachable!("one panel or two"),
+    }
+}
+
+/// `M` tokens and 32 or 64 rows with one scale each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn coarse_tile<const M: usize, const P: usize>(panels: [&Panel; P], x: &[Column; M], sums: [&mut [[f32; ROWS]]; P]) {
+    // SAFETY: each load and store lies in its row of 32 or is of one element.
+    unsafe {
+        let mut dots = [[[_mm512_setzero_si512(); 2]; M]; P];
+        for dots in &mut dots {
+            for (dots, x) in dots.iter_mut().zip(x) {
+                *dots = [_mm512_set1_epi32(x.start[0]); 2];
+            }
+        }
+        for words in 0..32 {
+            for word in [2 * words, 2 * words + 1] {
+                let q = panels.map(|panel| {
+                    let q = panel.q[word].as_ptr();
+                    [_mm512_load_si512(q.cast()), _mm512_load_si512(q.add(16).cast())]
+                });
+                for (t, x) in x.iter().enumerate() {
+                    let x = _mm512_set1_epi32(x.q.as_flattened()[word] as i32);
+                    for (dots, q) in dots.iter_mut().zip(&q) {
+                        for r in 0..2 {
+                            dots[t][r] = _mm512_dpbusd_epi32(dots[t][r], q[r], x);
+                        }
+                    }
+                }
+            }
+        }
+        for ((panel, dots), sums) in panels.into_iter().zip(dots).zip(sums) {
+            let scale = [0, 16].map(|r| _mm512_load_ps(panel.scale[0].as_ptr().add(r)));
+            for ((dots, x), sums) in dots.into_iter().zip(x).zip(sums) {
+                let (by, base) = (_mm512_set1_ps(x.scale[0]), _mm512_set1_ps(x.base[0]));
+                for r in 0..2 {
+                    let to = sums.as_mut_ptr().add(16 * r);
+                    let dots = _mm512_fmadd_ps(_mm512_castsi512_ps(dots[r]), by, base);
+                    _mm512_store_ps(to, _mm512_fmadd_ps(dots, scale[r], _mm512_load_ps(to)));
+                }
+            }
+        }
+    }
+}
