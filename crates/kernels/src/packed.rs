@@ -46,8 +46,7 @@ pub enum Rounding {
     None,
     /// bf16 in tiles; activations alone to bytes, a scale for each 16 or 32, in what multiplies bytes.
     Bf16,
-    /// The same, but with more than [`FEW`] rows activations and weights to bytes with AMX and AVX-512-VNNI, a scale for each 256
-    /// of a row.
+    /// The same, but in prompts activations and weights to bytes with AMX and AVX-512-VNNI, a scale for each 256 of a row.
     Int8,
 }
 
