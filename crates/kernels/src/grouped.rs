@@ -7,7 +7,7 @@ use imaginal_numeric::Format;
 
 use crate::gemm::FEW;
 use crate::isa::isa;
-use crate::packed::{Role, Rounding, matmul_packed_with, rounding};
+use crate::packed::{self, Role, Rounding, matmul_packed_with, rounding};
 use crate::pool::{self, SharedMut};
 use crate::scratch::{Slot, with_buffer};
 use crate::vecmath;
@@ -157,15 +157,8 @@ fn product<const N: usize>(w: [Rows; N], n: usize, k: usize, x: &[f32], m: usize
     };
     let [gate, others @ ..] = &w[..] else { return };
     let Some(up) = others.first() else { return into(gate, out) };
-    #[cfg(target_arch = "x86_64")]
-    if let [Some(rounding), Some(second)] = [gate, up].map(|w| crate::packed::tiles(isa, w.rounding, w.format, m))
-        && rounding == second
-    {
-        let rows = [gate, up].map(|w| {
-            let row_bytes = w.bytes.len() / n;
-            crate::amx::Rows { format: w.format, bytes: w.bytes, row_bytes }
-        });
-        return crate::amx::matmul_swiglu(pool::threads_here(), rounding, rows, n, k, x, m, out);
+    if packed::matmul_swiglu(isa, [gate, up].map(|w| (w.rounding, w.format, w.bytes)), n, k, x, m, out) {
+        return;
     }
     with_buffer(Slot::Fused, m * n, |products| {
         into(gate, out);

@@ -145,7 +145,7 @@ pub fn matmul_packed_with(
     if k == 0 {
         return out.fill(0.0);
     }
-    let threads = if m * n * k < 1 << 17 { 1 } else { pool::threads_here() };
+    let threads = threads(m, n, k);
     match way(isa, rounding, format, m) {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Way::Bytes => return crate::bytes::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out),
@@ -180,6 +180,49 @@ pub fn matmul_packed_with(
     }
 }
 
+/// How many threads a product is worth.
+fn threads(m: usize, n: usize, k: usize) -> usize {
+    if m * n * k < 1 << 17 { 1 } else { pool::threads_here() }
+}
+
+/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ) for the bytes G and U of two matrices as [`matmul_packed_with`] has them: its bits and
+/// those of [`swiglu`](crate::vecmath::swiglu), without the products going through memory. `false` if there is no such kernel for
+/// what they are and may be rounded to; nothing is computed then.
+///
+/// # Panics
+/// If the process may not use what the instruction set names.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul_swiglu(
+    isa: Isa,
+    [gate, up]: [(Rounding, Format, &[u8]); 2],
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) -> bool {
+    if m <= FEW {
+        return false;
+    }
+    let ways = [gate, up].map(|(rounding, format, _)| way(isa, rounding, format, m));
+    let threads = threads(m, n, k);
+    match ways {
+        #[cfg(target_arch = "x86_64")]
+        [Way::Tiles(rounding), Way::Tiles(second)] if rounding == second => {
+            let rows = [gate, up].map(|(_, format, bytes)| Rows { format, bytes, row_bytes: bytes.len() / n });
+            crate::amx::matmul_swiglu(threads, rounding, rows, n, k, x, m, out);
+            true
+        }
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        [Way::Bytes, Way::Bytes] if (gate.0, gate.1) == (up.0, up.1) => {
+            let row_bytes = gate.2.len() / n;
+            crate::bytes::matmul_swiglu(isa, threads, gate.0, gate.1, [gate.2, up.2], row_bytes, n, k, x, m, out);
+            true
+        }
+        _ => false,
+    }
+}
+
 /// What a product is computed from.
 #[derive(PartialEq, Eq)]
 enum Way {
@@ -208,7 +251,7 @@ fn way(isa: Isa, rounding: Rounding, format: Format, m: usize) -> Way {
 }
 
 /// Whether a product with `m` tokens is one of tiles, and what its operands are rounded to there.
-pub(crate) fn tiles(isa: Isa, rounding: Rounding, format: Format, m: usize) -> Option<Rounding> {
+fn tiles(isa: Isa, rounding: Rounding, format: Format, m: usize) -> Option<Rounding> {
     let rounds = rounding != Rounding::None && format != Format::F32 && format != Format::F64;
     let rounding = if format.block_len() == 1 { Rounding::Bf16 } else { rounding };
     (rounds && m > FEW && isa.usable() == Isa::Amx).then_some(rounding)

@@ -131,20 +131,22 @@ impl Scales {
     }
 }
 
-/// [`matmul`](super::matmul) for any number of tokens.
+/// [`matmul`](super::matmul) for any number of tokens, with each of `w`; of the products `join` makes one, in the place of the
+/// first.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn matmul(
+pub(super) fn matmul<const N: usize>(
     isa: Isa,
     threads: usize,
     rounding: Rounding,
     format: Format,
-    w: &[u8],
+    w: [&[u8]; N],
     row_bytes: usize,
     n: usize,
     k: usize,
     x: &[f32],
     m: usize,
     out: &mut [f32],
+    join: impl Fn([&mut [f32]; N]) + Sync,
 ) {
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
@@ -168,32 +170,38 @@ pub(super) fn matmul(
             let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), chunks * tokens) };
             let out = SharedMut::new(out);
             // Panels share a task also so that results are written in longer pieces: the next token's lie pages away.
-            let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP) * ROWS;
+            let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP / N) * ROWS;
             run(n.div_ceil(group), &|t| {
                 let (start, end) = (t * group, n.min((t + 1) * group));
                 let panel_floats = scales.panels() * size_of::<Panel>() / 4;
-                with_buffer(Slot::A, panel_floats + tokens * group, |buffer| {
-                    let (panels, sums) = buffer.split_at_mut(panel_floats);
+                with_buffer(Slot::A, panel_floats + N * tokens * group, |buffer| {
+                    let (panels, all) = buffer.split_at_mut(panel_floats);
                     // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
                     let panels =
                         unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast::<Panel>(), scales.panels()) };
-                    let sums = &mut sums.as_chunks_mut::<ROWS>().0[..tokens * group / ROWS];
-                    sums.fill([0.0; ROWS]);
+                    all.fill(0.0);
+                    let mut parts = all.chunks_exact_mut(tokens * group);
+                    let mut all = [(); N].map(|()| parts.next().expect("as many parts as products"));
                     for c in 0..chunks {
-                        let row = |r: usize| {
-                            let bytes = &w[r * row_bytes..][..row_bytes];
-                            &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
-                        };
-                        let rows = (start..end).step_by(scales.panels() * ROWS);
-                        for (first, sums) in rows.zip(sums.chunks_mut(scales.panels() * tokens)) {
-                            let mut filled = 0;
-                            for (p, panel) in (first..end).step_by(ROWS).zip(&mut *panels) {
-                                fill(isa, scales, (p..end.min(p + ROWS)).map(row), panel);
-                                filled += 1;
+                        for (w, sums) in w.iter().zip(&mut all) {
+                            let row = |r: usize| {
+                                let bytes = &w[r * row_bytes..][..row_bytes];
+                                &bytes[c * layout.bytes..row_bytes.min((c + 1) * layout.bytes)]
+                            };
+                            let rows = (start..end).step_by(scales.panels() * ROWS);
+                            let sums = sums.as_chunks_mut::<ROWS>().0.chunks_mut(scales.panels() * tokens);
+                            for (first, sums) in rows.zip(sums) {
+                                let mut filled = 0;
+                                for (p, panel) in (first..end).step_by(ROWS).zip(&mut *panels) {
+                                    fill(isa, scales, (p..end.min(p + ROWS)).map(row), panel);
+                                    filled += 1;
+                                }
+                                scales.multiply(&panels[..filled], &columns[c * tokens..][..tokens], sums);
                             }
-                            scales.multiply(&panels[..filled], &columns[c * tokens..][..tokens], sums);
                         }
                     }
+                    join(all.each_mut().map(|sums| &mut **sums));
+                    let sums = all[0].as_chunks::<ROWS>().0;
                     for t in 0..tokens {
                         // SAFETY: each task has rows of its own, whose results lie in `out`.
                         let out =

@@ -29,6 +29,7 @@ use imaginal_numeric::Format;
 use crate::gemm::FEW;
 use crate::isa::Isa;
 use crate::packed::Rounding;
+use crate::vecmath;
 
 /// Weights that are read at a time: the longest block.
 pub(crate) const CHUNK: usize = 256;
@@ -159,8 +160,32 @@ pub(crate) fn matmul(
     if m <= FEW {
         few::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out);
     } else {
-        many::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out);
+        many::matmul(isa, threads, rounding, format, [w], row_bytes, n, k, x, m, out, |_| {});
     }
+}
+
+/// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), each product as in [`matmul`], with `w` the bytes of G and U.
+///
+/// # Panics
+/// As [`matmul`].
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul_swiglu(
+    isa: Isa,
+    threads: usize,
+    rounding: Rounding,
+    format: Format,
+    w: [&[u8]; 2],
+    row_bytes: usize,
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
+    assert!(x.len() >= m * k && out.len() >= m * n && w.iter().all(|w| w.len() >= n * row_bytes));
+    let join = |[gate, up]: [&mut [f32]; 2]| vecmath::swiglu_in_place(isa, gate, up);
+    many::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out, join);
 }
 
 /// Reads up to [`CHUNK`] weights; those that are missing become 0. For tiles.
