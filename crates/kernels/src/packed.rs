@@ -46,7 +46,8 @@ pub enum Rounding {
     None,
     /// bf16 in tiles; activations alone to bytes, a scale for each 16 or 32, in what multiplies bytes.
     Bf16,
-    /// The same, but in prompts activations and weights to bytes with AMX and AVX-512-VNNI, a scale for each 256 of a row.
+    /// The same, but in prompts activations and weights to bytes, a scale for each 256 of a row, with AMX, and where blocks have
+    /// 256 weights with AVX-512-VNNI.
     Int8,
 }
 
@@ -67,8 +68,9 @@ pub(crate) enum Role {
 /// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, products that are scaled once in 256 do 1.4
 /// times the work of others, the same for all formats. They cost what llama.cpp's products cost: there activations have a
 /// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
-/// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that even formats of
-/// short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at them). Its other
+/// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that in tiles even
+/// formats of short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at
+/// them); without tiles the other matrices, whose activations are rounded to bytes too, leave no room for it. The layer's other
 /// half, a matrix that narrows, loses most of all, because products of two numbers have the largest outliers, but beside
 /// formats of long blocks still less than llama.cpp. Attention's matrices and that of the logits would lose as much together
 /// for a small part of the time: they stay bf16, or have finer scales.
@@ -360,7 +362,12 @@ mod tests {
             // Both operands to 127 steps, those of weights up to what their scales allow, and in whole numbers.
             Way::Tiles(Rounding::Int8) => weights * 0.501 / 127.0 + activations * 1.2 / 127.0,
             #[cfg(target_arch = "x86_64")]
-            Way::Bytes if rounding == Rounding::Int8 && m > FEW && isa.usable() >= Isa::Avx512Vnni => {
+            Way::Bytes
+                if rounding == Rounding::Int8
+                    && m > FEW
+                    && isa.usable() >= Isa::Avx512Vnni
+                    && format.block_len() == 256 =>
+            {
                 weights * 0.501 / 127.0 + activations * 1.2 / 127.0
             }
             // To 127 steps.

@@ -1,7 +1,8 @@
 //! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
 //!
-//! Activations have a scale for each 32, or one for all that meet a panel ([`coarse`](super::coarse)). A task has some panels, which pass over each chunk of the activations while it
-//! is in the second-level cache; its sums stay there too, until the last chunk, so that results are written once.
+//! Activations have a scale for each 32, or one for all that meet a panel (`coarse`). A task has some panels, which pass over each
+//! chunk of the activations while it is in the second-level cache; its sums stay there too, until the last chunk, so that results
+//! are written once.
 
 use imaginal_numeric::Format;
 
@@ -62,16 +63,13 @@ enum Scales {
 
 impl Scales {
     /// How products with the activations may round.
-    fn new(isa: Isa, rounding: Rounding, format: Format, x: &[f32], k: usize) -> Option<Self> {
+    fn new(isa: Isa, rounding: Rounding, format: Format) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        if rounding == Rounding::Int8
-            && isa.usable() >= Isa::Avx512Vnni
-            && (format.block_len() == CHUNK || coarse::even(x, k))
-        {
+        if rounding == Rounding::Int8 && isa.usable() >= Isa::Avx512Vnni && format.block_len() == CHUNK {
             return Some(Scales::Coarse(Rounder::new(format)));
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (rounding, x, k);
+        let _ = rounding;
         let layout = read::layout(format)?;
         Some(Scales::Fine(layout, kernel(isa, format)?.read, tile::of(isa, layout)))
     }
@@ -156,7 +154,7 @@ pub(super) fn matmul<const N: usize>(
     let tokens = m.min(MAX_TOKENS);
     for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
         let tokens = x.len() / k;
-        let Some(scales) = Scales::new(isa, rounding, format, x, k) else { return };
+        let Some(scales) = Scales::new(isa, rounding, format) else { return };
         with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
             let shared = SharedMut::new(&mut *buffer);
             run(tokens, &|t| {
