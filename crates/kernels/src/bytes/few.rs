@@ -133,7 +133,7 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
         for (sum, four) in sums.iter_mut().zip(chunk.q.as_chunks::<4>().0) {
             *sum = four.iter().map(|q| i32::from(*q)).sum();
         }
-        chunk.start = sums.map(|sum| -i32::from(zero) * sum);
+        chunk.start = std::array::from_fn(|i| -i32::from(zero) * i32::from(order.steps[i / 16]) * sums[i]);
         order.lanes.join(&mut chunk.start);
         let terms: [f32; FOURS] = std::array::from_fn(|i| chunk.scale[group(PIECE, i)] * sums[i] as f32);
         for (run, four) in order.runs.iter().zip(terms.as_chunks::<4>().0) {

@@ -70,6 +70,14 @@ struct Order {
     runs: [u8; 16],
     /// Which of them share a scale.
     lanes: Lanes,
+    /// What the numbers of weights are multiplied with that meet each 64 of them.
+    steps: [u8; 4],
+}
+
+impl Order {
+    const fn new(runs: [u8; 16], lanes: Lanes) -> Self {
+        Order { runs, lanes, steps: [1; 4] }
+    }
 }
 
 /// Which 16 activations share a scale. Four vectors of 64 of them, or eight of 32, meet as many weights; what is said of
@@ -130,7 +138,7 @@ const fn group(piece: usize, i: usize) -> usize {
 }
 
 /// The order of kernels that want none.
-const PLAIN: Order = Order { runs: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], lanes: Lanes::Runs };
+const PLAIN: Order = Order::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], Lanes::Runs);
 
 /// Whether products with the format are computed from bytes with this instruction set.
 pub(crate) fn supported(isa: Isa, format: Format) -> bool {

@@ -135,6 +135,31 @@ pub(super) unsafe fn row<R: Rows<BYTES>, const BYTES: usize>(
     }
 }
 
+/// Adds the products of at most [`GROUP`] blocks, the first of which is the one at `at` of its row, with the first `M` tokens.
+#[inline(always)]
+unsafe fn add<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
+    blocks: &[[u8; BYTES]],
+    x: &[Activations],
+    stride: usize,
+    at: usize,
+    sums: &mut [R::Sums; M],
+) {
+    // SAFETY: by the caller's promise, who has as many activations too.
+    unsafe {
+        let units = R::units(blocks);
+        for (i, block) in blocks.iter().enumerate() {
+            // Rows follow each other: what comes in a while is on its way when it is asked for.
+            for line in 0..BYTES.div_ceil(64) {
+                prefetch(block.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
+            }
+            let w = R::weights(block, &units, i);
+            for (t, sums) in sums.iter_mut().enumerate() {
+                *sums = R::add(w, x.get_unchecked(t * stride + at + i), *sums);
+            }
+        }
+    }
+}
+
 /// The products of a row with the first `M` tokens. Returns how many these are.
 #[inline(always)]
 unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
@@ -144,31 +169,22 @@ unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
     out: &mut [f32],
 ) -> usize {
     let (whole, rest) = row.as_chunks::<BYTES>();
-    // Blocks of zeros are weights of zero or meet activations of zero.
-    let mut last = [[0; BYTES]];
-    let last = if rest.is_empty() {
-        &last[..0]
-    } else {
-        last[0][..rest.len()].copy_from_slice(rest);
-        &last[..]
-    };
-    assert!(x.len() >= (M - 1) * stride + whole.len() + last.len());
+    let (groups, others) = whole.as_chunks::<GROUP>();
+    assert!(x.len() >= (M - 1) * stride + whole.len() + usize::from(!rest.is_empty()));
     // SAFETY: by the caller's promise; there are as many activations as was just asserted.
     unsafe {
-        let (mut sums, mut at) = ([R::zero(); M], 0);
-        for blocks in whole.chunks(GROUP).chain(last.chunks(1)) {
-            let units = R::units(blocks);
-            for (i, block) in blocks.iter().enumerate() {
-                // Rows follow each other: what comes in a while is on its way when it is asked for.
-                for line in 0..BYTES.div_ceil(64) {
-                    prefetch(block.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
-                }
-                let w = R::weights(block, &units, i);
-                for (t, sums) in sums.iter_mut().enumerate() {
-                    *sums = R::add(w, x.get_unchecked(t * stride + at), *sums);
-                }
-                at += 1;
-            }
+        let mut sums = [R::zero(); M];
+        for (g, blocks) in groups.iter().enumerate() {
+            add::<R, BYTES, M>(blocks, x, stride, g * GROUP, &mut sums);
+        }
+        if !others.is_empty() {
+            add::<R, BYTES, M>(others, x, stride, groups.len() * GROUP, &mut sums);
+        }
+        if !rest.is_empty() {
+            // Blocks of zeros are weights of zero or meet activations of zero.
+            let mut last = [[0; BYTES]];
+            last[0][..rest.len()].copy_from_slice(rest);
+            add::<R, BYTES, M>(&last, x, stride, whole.len(), &mut sums);
         }
         for (out, sums) in out.iter_mut().zip(sums) {
             *out = R::total(sums);

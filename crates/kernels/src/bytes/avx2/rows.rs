@@ -317,8 +317,8 @@ macro_rules! formats {
     )*};
 }
 
-const WHOLE: Order = Order { runs: PLAIN.runs, lanes: Lanes::Fours };
-const HALVED: Order = Order { runs: HALVES, lanes: Lanes::Halves };
+const WHOLE: Order = Order::new(PLAIN.runs, Lanes::Fours);
+const HALVED: Order = Order::new(HALVES, Lanes::Halves);
 
 formats! {
     /// Rows of q2_k.

@@ -101,7 +101,7 @@ macro_rules! kernels {
         }
 
         impl Rows<$bytes> for AsRead {
-            const ORDER: Order = Order { runs: PLAIN.runs, lanes: Lanes::Fours };
+            const ORDER: Order = Order::new(PLAIN.runs, Lanes::Fours);
             type Units = ();
             type Weights = Registers;
             type Sums = __m512;

@@ -59,21 +59,21 @@ pub(super) struct Halves {
     unit: __m512,
 }
 
-/// Where the sums of two vectors, packed in 16 bits, find their scales among 16 bytes: four sums have one, which becomes the
-/// upper byte of 16 bits, so that it keeps its sign. What they multiply is at most 32·127·4 (q6_k), and four such products, 2.13e9,
-/// still fit 32 bits.
-const fn spread(runs: [u8; 16], vectors: usize, shift: u32) -> [u8; 64] {
+/// Where the sums of two vectors, packed in 16 bits, find their scales among 16 bytes: four sums have one, which becomes byte
+/// `place` of 16 bits. As the upper one it keeps its sign; what it multiplies is at most 32·127·4 (q6_k), and four such products,
+/// 2.13e9, still fit 32 bits.
+const fn spread(runs: [u8; 16], vectors: usize, shift: u32, place: usize) -> [u8; 64] {
     let mut index = [0x80; 64];
     let mut i = 0;
     while i < 32 {
         let (quarter, second) = (i / 8, i / 4 % 2);
-        index[2 * i + 1] = runs[4 * (vectors + second) + quarter] >> shift;
+        index[2 * i + place] = runs[4 * (vectors + second) + quarter] >> shift;
         i += 1;
     }
     index
 }
 
-/// What undoes that [`spread`] moves scales up by eight bits.
+/// What undoes that [`spread`] makes scales the upper of two bytes.
 const UPPER: f32 = 1.0 / 256.0;
 
 vnni! {
@@ -159,6 +159,15 @@ vnni! {
         all
     }
 
+    /// Four times the same 16 bytes, from memory, for the same reason.
+    fn four_times(block: &[u8], at: usize) -> __m512i {
+        let bytes = &block[at..at + 16];
+        let all;
+        // SAFETY: reads as many bytes as were just taken.
+        unsafe { asm!("vbroadcasti32x4 {}, xmmword ptr [{}]", out(zmm_reg) all, in(reg) bytes.as_ptr(), options(pure, readonly, nostack, preserves_flags)) };
+        all
+    }
+
     /// 64 bytes.
     fn load(block: &[u8], at: usize) -> __m512i {
         let bytes = &block[at..at + 64];
@@ -179,11 +188,10 @@ vnni! {
         [four(a), four(_mm512_srli_epi16::<4>(a)), four(b), four(_mm512_srli_epi16::<4>(b))]
     }
 
-    /// Scales of eight bits as two vectors of sums want them.
-    fn spread_scales(scales: __m128i, index: &[[u8; 64]; 2]) -> [__m512i; 2] {
+    /// Scales of eight bits, four times the same 16, as two vectors of sums want them.
+    fn spread_scales(scales: __m512i, index: &[[u8; 64]; 2]) -> [__m512i; 2] {
         // SAFETY: 64 bytes each.
         let index = |i: usize| unsafe { _mm512_loadu_si512(index[i].as_ptr().cast()) };
-        let scales = _mm512_broadcast_i32x4(scales);
         [_mm512_shuffle_epi8(scales, index(0)), _mm512_shuffle_epi8(scales, index(1))]
     }
 
@@ -212,12 +220,12 @@ vnni! {
 
     /// The block of a q4_k or q5_k, given its numbers.
     fn whole_k4(block: &[u8], q: [__m512i; 4], units: &[f32; 16], i: usize) -> Whole {
-        const INDEX: [[u8; 64]; 2] = [spread(PAIRS, 0, 1), spread(PAIRS, 2, 1)];
+        const INDEX: [[u8; 64]; 2] = [spread(PAIRS, 0, 1, 1), spread(PAIRS, 2, 1, 1)];
         let scales = scales_k4(block);
         let minima = _mm_shuffle_epi8(scales, _mm_setr_epi8(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15));
         Whole {
             q,
-            scale: spread_scales(scales, &INDEX),
+            scale: spread_scales(_mm512_broadcast_i32x4(scales), &INDEX),
             unit: each(&units[2 * i]),
             min: _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(minima)),
             min_unit: each(&units[2 * i + 1]),
@@ -235,6 +243,57 @@ unsafe fn units<const BYTES: usize>(
 ) -> [f32; 2 * GROUP] {
     // SAFETY: only called where AVX-512 exists.
     unsafe { widen(rows::words(blocks, at, and), factors) }
+}
+
+/// What is read of some q3_k blocks at once.
+pub(super) struct Scaled {
+    units: [f32; 2 * GROUP],
+    scales: Scales,
+}
+
+/// 16 scales of each block.
+type Scales = [[u8; 16]; GROUP];
+
+/// The scales of q3_k blocks, those of the first two vectors times four.
+#[inline(always)]
+unsafe fn scales_q3k(blocks: &[[u8; 110]]) -> Scales {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe {
+        // The last 16 bytes of each block.
+        let end = |i: usize| sixteen(&blocks[i], 94);
+        let zero = _mm_setzero_si128();
+        let ends = match blocks.len() {
+            GROUP.. => [four(end(0), end(1), end(2), end(3)), four(end(4), end(5), end(6), end(7))],
+            count => {
+                let end = |i: usize| if i < count { end(i) } else { zero };
+                [four(end(0), end(1), end(2), end(3)), four(end(4), end(5), end(6), zero)]
+            }
+        };
+        let mut scales = [[0; 16]; GROUP];
+        for (end, to) in ends.into_iter().zip(scales.as_chunks_mut::<4>().0) {
+            let lanes = |x: __m128i| _mm512_broadcast_i32x4(x);
+            // Six bits each: four in the halves of the first eight bytes, two in the last four.
+            let low = _mm512_shuffle_epi8(end, lanes(_mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9)));
+            let low = _mm512_rorv_epi32(low, lanes(_mm_setr_epi32(30, 0, 2, 4)));
+            let two = _mm512_shuffle_epi8(end, lanes(_mm_set1_epi32(0x0d0c_0b0a)));
+            let two = _mm512_rorv_epi32(two, lanes(_mm_setr_epi32(26, 30, 30, 2)));
+            let two = _mm512_and_si512(two, lanes(_mm_set1_epi64x(0x3030_3030_c0c0_c0c0)));
+            let all = _mm512_ternarylogic_epi32::<0xf8>(two, low, lanes(_mm_set1_epi64x(0x0f0f_0f0f_3c3c_3c3c)));
+            let all = _mm512_sub_epi8(all, lanes(_mm_set1_epi64x(0x2020_2020_8080_8080_u64 as i64)));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), all);
+        }
+        scales
+    }
+}
+
+/// Four times 16 bytes.
+#[inline(always)]
+unsafe fn four(a: __m128i, b: __m128i, c: __m128i, d: __m128i) -> __m512i {
+    // SAFETY: only called where AVX-512 exists.
+    unsafe {
+        let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, c), d)
+    }
 }
 
 /// The 16 bits that each of eight runs of a block begins with, which lie `BYTES / 8` bytes apart; where that is odd, every
@@ -277,12 +336,10 @@ unsafe fn e8m0_scales(block: &[u8; 136]) -> [__m512; 2] {
 #[inline(always)]
 unsafe fn runs<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> [__m512i; 2] {
     // SAFETY: only called where AVX-512 exists.
-    let four = |first: usize| unsafe {
-        let run = |i: usize| sixteen(block, (first + i) * (BYTES / 8) + at);
-        let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(run(0)), run(1));
-        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, run(2)), run(3))
-    };
-    [four(0), four(4)]
+    unsafe {
+        let run = |i: usize| sixteen(block, i * (BYTES / 8) + at);
+        [four(run(0), run(1), run(2), run(3)), four(run(4), run(5), run(6), run(7))]
+    }
 }
 
 /// Looks numbers of four bits up.
@@ -344,58 +401,54 @@ macro_rules! formats {
 }
 
 const fn whole(runs: [u8; 16]) -> Order {
-    Order { runs, lanes: Lanes::Eights }
+    Order::new(runs, Lanes::Eights)
 }
 
-const HALVED: Order = Order { runs: HALVES, lanes: Lanes::Halves };
+const HALVED: Order = Order::new(HALVES, Lanes::Halves);
 
-const QUARTER_SCALES: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0), spread(QUARTERS, 2, 0)];
+const QUARTER_SCALES: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0, 1), spread(QUARTERS, 2, 0, 1)];
 
 formats! {
-    /// Rows of q2_k.
+    /// Rows of q2_k. Numbers stay where they lie in bytes as far as their sums fit 16 bits: those of three vectors are 4, 16 and
+    /// 4 times as large, and scales make up for it.
     Q2K[84]: whole(QUARTERS), Whole, add_whole::<false>;
-    |blocks| -> [f32; 16] { units(blocks, 80, true, [UPPER, 1.0 / 16.0]) }
+    |blocks| -> [f32; 16] { units(blocks, 80, true, [1.0 / 16.0; 2]) }
     |block, units, i| {
-        let (q, both, three) = (load(block, 16), sixteen(block, 0), _mm512_set1_epi8(3));
-        let scales = _mm_and_si128(both, _mm_set1_epi8(15));
+        const INDEX: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0, 0), spread(QUARTERS, 2, 0, 0)];
+        let (q, both) = (load(block, 16), sixteen(block, 0));
+        let and = |q: __m512i, bits: i8| _mm512_and_si512(q, _mm512_set1_epi8(bits));
+        // Two scales of the first vector, two of the second, and so on.
+        let scales = and(four_times(block, 0), 15);
+        let scales = _mm512_sllv_epi16(scales, _mm512_set1_epi64(0x0002_0000_0002_0004));
         Whole {
-            q: [
-                _mm512_and_si512(q, three),
-                _mm512_and_si512(_mm512_srli_epi16::<2>(q), three),
-                _mm512_and_si512(_mm512_srli_epi16::<4>(q), three),
-                _mm512_and_si512(_mm512_srli_epi16::<6>(q), three),
-            ],
-            scale: spread_scales(scales, &QUARTER_SCALES),
+            q: [and(q, 3), and(q, 12), and(q, 48), and(_mm512_srli_epi16::<4>(q), 12)],
+            scale: spread_scales(scales, &INDEX),
             unit: each(&units[2 * i]),
             min: _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(-16)))),
             min_unit: each(&units[2 * i + 1]),
         }
     }
 
-    /// Rows of q3_k.
-    Q3K[110]: whole(QUARTERS), Whole, add_whole::<true>;
-    |blocks| -> [f32; 16] { units(blocks, 108, false, [UPPER; 2]) }
-    |block, units, i| {
-        let (q, three) = (load(block, 32), _mm512_set1_epi8(3));
-        // The third bits of the first 128 weights, and of the others, as the highest of their numbers.
-        let high = shift(pair(block, 0), 0, 4);
-        let word = |at: usize| i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        // Scales of six bits: four in the bytes of two words, two in a third word.
-        let (a, b) = (word(96), word(100));
-        let low = _mm_srlv_epi32(_mm_set1_epi64x(i64::from(a as u32) | i64::from(b) << 32), _mm_setr_epi32(0, 0, 4, 4));
-        let two = _mm_rorv_epi32(_mm_set1_epi32(word(104)), _mm_setr_epi32(28, 30, 0, 2));
-        let two = _mm_and_si128(two, _mm_set1_epi8(0x30));
-        let scales = _mm_ternarylogic_epi32::<0xf8>(two, low, _mm_set1_epi8(15));
-        let scales = _mm_sub_epi8(scales, _mm_set1_epi8(32));
+    /// Rows of q3_k. Numbers of the last two vectors stay two bits higher than they should be, and scales make up for it.
+    Q3K[110]: Order { steps: [1, 1, 4, 4], ..whole(QUARTERS) }, Whole, add_whole::<true>;
+    |blocks| -> Scaled { Scaled { units: units(blocks, 108, false, [UPPER / 4.0; 2]), scales: scales_q3k(blocks) } }
+    |block, of, i| {
+        let (q, three, twelve) = (load(block, 32), _mm512_set1_epi8(3), _mm512_set1_epi8(12));
+        let (two, four) = (_mm512_srli_epi16::<2>(q), _mm512_srli_epi16::<4>(q));
+        // Four bits of the first 128 weights, those of the others above them: that of the second number becomes its third
+        // bit here, and that of the last; below that of the first, and of the last but one.
+        let turn = _mm512_inserti64x4::<1>(_mm512_set1_epi32(31), _mm256_set1_epi32(3));
+        let odd = _mm512_rorv_epi32(pair(block, 0), turn);
+        let even = _mm512_add_epi8(odd, odd);
         Whole {
             q: [
-                or_masked(_mm512_and_si512(q, three), _mm512_slli_epi16::<2>(high), 4),
-                or_masked(_mm512_and_si512(_mm512_srli_epi16::<2>(q), three), _mm512_slli_epi16::<1>(high), 4),
-                or_masked(_mm512_and_si512(_mm512_srli_epi16::<4>(q), three), high, 4),
-                or_masked(_mm512_and_si512(_mm512_srli_epi16::<6>(q), three), _mm512_srli_epi16::<1>(high), 4),
+                or_masked(_mm512_and_si512(q, three), even, 4),
+                or_masked(_mm512_and_si512(two, three), odd, 4),
+                or_masked(_mm512_and_si512(two, twelve), even, 16),
+                or_masked(_mm512_and_si512(four, twelve), odd, 16),
             ],
-            scale: spread_scales(scales, &QUARTER_SCALES),
-            unit: each(&units[2 * i]),
+            scale: spread_scales(four_times(&of.scales[i], 0), &QUARTER_SCALES),
+            unit: each(&of.units[2 * i]),
             min: _mm512_setzero_ps(),
             min_unit: _mm512_setzero_ps(),
         }
@@ -439,7 +492,7 @@ formats! {
                 or_masked(c, high, 0x30),
                 or_masked(d, _mm512_srli_epi16::<2>(high), 0x30),
             ],
-            scale: spread_scales(sixteen(block, 192), &QUARTER_SCALES),
+            scale: spread_scales(four_times(block, 192), &QUARTER_SCALES),
             unit: each(&units[2 * i]),
             min: _mm512_setzero_ps(),
             min_unit: _mm512_setzero_ps(),
