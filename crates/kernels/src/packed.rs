@@ -65,8 +65,8 @@ pub(crate) enum Role {
 /// What operands are rounded to in products with `n` rows of `k` weights in `format`, one of those matrices that were loaded
 /// as one stack and have `all` rows together.
 ///
-/// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, products that are scaled once in 256 do 1.4
-/// times the work of others, the same for all formats. They cost what llama.cpp's products cost: there activations have a
+/// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, products with blocks of 256 that are
+/// scaled once in a block do 1.4 times the work of others. They cost what llama.cpp's products cost: there activations have a
 /// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
 /// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that in tiles even
 /// formats of short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at
@@ -192,7 +192,7 @@ fn threads(m: usize, n: usize, k: usize) -> usize {
 /// what they are and may be rounded to; nothing is computed then.
 ///
 /// # Panics
-/// If the process may not use what the instruction set names.
+/// If the matrices are empty, or a slice does not have the length that the shape asks for.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn matmul_swiglu(
     isa: Isa,
@@ -353,6 +353,12 @@ mod tests {
 
     const ALL: [Rounding; 3] = [Rounding::None, Rounding::Bf16, Rounding::Int8];
 
+    /// Whether products of bytes have one scale for 256 on both sides.
+    #[cfg(target_arch = "x86_64")]
+    fn coarse(isa: Isa, rounding: Rounding, format: Format, m: usize) -> bool {
+        rounding == Rounding::Int8 && m > FEW && isa.usable() >= Isa::Avx512Vnni && format.block_len() == 256
+    }
+
     /// The most that rounding can do to a product, where activations are at most 1: W's row has the sum of magnitudes
     /// `weights`.
     ///
@@ -362,14 +368,7 @@ mod tests {
             // Both operands to 127 steps, those of weights up to what their scales allow, and in whole numbers.
             Way::Tiles(Rounding::Int8) => weights * 0.501 / 127.0 + activations * 1.2 / 127.0,
             #[cfg(target_arch = "x86_64")]
-            Way::Bytes
-                if rounding == Rounding::Int8
-                    && m > FEW
-                    && isa.usable() >= Isa::Avx512Vnni
-                    && format.block_len() == 256 =>
-            {
-                weights * 0.501 / 127.0 + activations * 1.2 / 127.0
-            }
+            Way::Bytes if coarse(isa, rounding, format, m) => weights * 0.501 / 127.0 + activations * 1.2 / 127.0,
             // To 127 steps.
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Way::Bytes => weights * 0.501 / 127.0,

@@ -62,7 +62,7 @@ enum Scales {
 }
 
 impl Scales {
-    /// How products with the activations may round.
+    /// How the operands of a format may be rounded; `None` as [`kernel`] says.
     fn new(isa: Isa, rounding: Rounding, format: Format) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if rounding == Rounding::Int8 && isa.usable() >= Isa::Avx512Vnni && format.block_len() == CHUNK {
@@ -149,12 +149,11 @@ pub(super) fn matmul<const N: usize>(
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
-    let Some(layout) = read::layout(format) else { return };
+    let (Some(layout), Some(scales)) = (read::layout(format), Scales::new(isa, rounding, format)) else { return };
     let chunks = k.div_ceil(CHUNK);
     let tokens = m.min(MAX_TOKENS);
     for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
         let tokens = x.len() / k;
-        let Some(scales) = Scales::new(isa, rounding, format) else { return };
         with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
             let shared = SharedMut::new(&mut *buffer);
             run(tokens, &|t| {
