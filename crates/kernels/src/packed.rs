@@ -18,7 +18,8 @@ use crate::scratch::{Slot, with_buffer};
 /// W is never expanded as a whole. What it is multiplied in depends on the instruction set, the number of rows of x and on
 /// whether operands [may be rounded](may_round):
 /// - to 8 bits each activation (a scale for each 16 of them, or 32 with many rows), block formats read as bytes: up to eight
-///   rows from AVX2 on, any number without AMX, where AVX-512-VNNI may have one scale for each 256 too;
+///   rows from AVX2 on, any number without AMX, where x86 may have one scale for each 256 too; without VNNI, in products with
+///   many rows, formats of numbers beyond seven bits are read as 16 bits, and activations have 13 or more then;
 /// - to bf16 both, more than eight rows with AMX, or to 8 bits both, with a scale for each 256 (see [`Rounding::Int8`]);
 /// - f32 otherwise, where the remarks of [`gemm`](fn@crate::gemm) on order and error hold, W being what `format` decodes to.
 ///
@@ -47,7 +48,7 @@ pub enum Rounding {
     /// bf16 in tiles; activations alone to bytes, a scale for each 16 or 32, in what multiplies bytes.
     Bf16,
     /// The same, but in prompts activations and weights to bytes, a scale for each 256 of a row, with AMX, and where blocks have
-    /// 256 weights with AVX-512-VNNI.
+    /// 256 weights with AVX-512-VNNI. Without VNNI, from AVX2 on, only the activations before such blocks.
     Int8,
 }
 
@@ -65,8 +66,8 @@ pub(crate) enum Role {
 /// What operands are rounded to in products with `n` rows of `k` weights in `format`, one of those matrices that were loaded
 /// as one stack and have `all` rows together.
 ///
-/// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, products with blocks of 256 that are
-/// scaled once in a block do 1.4 times the work of others. They cost what llama.cpp's products cost: there activations have a
+/// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, and from AVX2 on without VNNI, products
+/// with blocks of 256 that are scaled once in a block do 1.4 times the work of others. They cost what llama.cpp's products cost: there activations have a
 /// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
 /// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that in tiles even
 /// formats of short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at
@@ -488,7 +489,8 @@ mod tests {
                     // Where weights are rounded as well, a little more.
                     let most = if tiles { 1.4 } else { 1.2 };
                     assert!(ours <= most * theirs, "{isa} {format} {tokens} {rounding:?}: {ours:e} beside {theirs:e}");
-                    assert!(floats || ours > 1e-3 * theirs, "{isa} {format} {tokens} {rounding:?} rounds nothing");
+                    // Of f32 it would be 1e-9.
+                    assert!(floats || ours > 1e-6 * theirs, "{isa} {format} {tokens} {rounding:?} rounds nothing");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
 //!
-//! Activations have a scale for each 32, or one for all that meet a panel (`coarse`). A task has some panels, which pass over each
+//! Activations have a scale for each 32, or one for all that meet a panel (`coarse`, `integer`, `wide`). A task has some panels, which pass over each
 //! chunk of the activations while it is in the second-level cache; its sums stay there too, until the last chunk, so that results
 //! are written once.
 
@@ -8,8 +8,12 @@ use imaginal_numeric::Format;
 
 #[cfg(target_arch = "x86_64")]
 use super::coarse::{self, Rounder};
+#[cfg(target_arch = "x86_64")]
+use super::integer::Integers;
 use super::read::Layout;
 use super::tile::{self, Tile};
+#[cfg(target_arch = "x86_64")]
+use super::wide::{self, Wide};
 use super::{CHUNK, Read, Weights, kernel, read, round, whole};
 use crate::isa::{Isa, simd_fn};
 use crate::packed::Rounding;
@@ -51,6 +55,12 @@ pub(super) struct Column {
     pub sum: [f32; 16],
 }
 
+#[cfg(test)]
+impl Column {
+    pub(super) const ZERO: Column =
+        Column { q: [[0; 8]; 8], scale: [0.0; 8], base: [0.0; 8], start: [0; 16], sum: [0.0; 16] };
+}
+
 /// How operands become panels and columns.
 #[derive(Clone, Copy)]
 enum Scales {
@@ -59,14 +69,30 @@ enum Scales {
     /// One scale for all.
     #[cfg(target_arch = "x86_64")]
     Coarse(Rounder),
+    /// Integers of one unit for weights, one scale for all activations.
+    #[cfg(target_arch = "x86_64")]
+    Integer(Integers),
+    /// Weights with the scales that the format has, as numbers of 16 bits, activations too, with one for each 128.
+    #[cfg(target_arch = "x86_64")]
+    Wide(Wide),
 }
 
 impl Scales {
     /// How the operands of a format may be rounded; `None` as [`kernel`] says.
     fn new(isa: Isa, rounding: Rounding, format: Format) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        if rounding == Rounding::Int8 && isa.usable() >= Isa::Avx512Vnni && format.block_len() == CHUNK {
-            return Some(Scales::Coarse(Rounder::new(format)));
+        {
+            if let Some(wide) = Wide::new(isa, format) {
+                return Some(Scales::Wide(wide));
+            }
+            if rounding == Rounding::Int8 && format.block_len() == CHUNK {
+                if isa.usable() >= Isa::Avx512Vnni {
+                    return Some(Scales::Coarse(Rounder::new(format)));
+                }
+                if let Some(integers) = Integers::new(isa, format) {
+                    return Some(Scales::Integer(integers));
+                }
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = rounding;
@@ -74,16 +100,26 @@ impl Scales {
         Some(Scales::Fine(layout, kernel(isa, format)?.read, tile::of(isa, layout)))
     }
 
-    /// Panels that are multiplied together, at most.
-    fn panels(self) -> usize {
+    /// Columns of a panel.
+    fn depth(self) -> usize {
         match self {
-            Scales::Fine(..) => 1,
             #[cfg(target_arch = "x86_64")]
-            Scales::Coarse(_) => 2,
+            Scales::Wide(_) => wide::DEPTH,
+            _ => CHUNK,
         }
     }
 
-    /// Adds the products of panels with each column to the sums, those of a panel after those of another.
+    /// Rows of panels that are multiplied together, at most.
+    fn panels(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Scales::Coarse(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Adds the products of panels with each column to the sums: those of other rows follow each other, other columns have a column
+    /// of each token of their own.
     fn multiply(self, panels: &[Panel], x: &[Column], sums: &mut [[f32; ROWS]]) {
         match self {
             Scales::Fine(_, _, tile) => {
@@ -95,26 +131,42 @@ impl Scales {
             // SAFETY: the rounder found the instructions.
             #[cfg(target_arch = "x86_64")]
             Scales::Coarse(_) => unsafe { tile::avx512::coarse(panels, x, sums) },
+            #[cfg(target_arch = "x86_64")]
+            Scales::Integer(integers) => {
+                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(x.len())) {
+                    integers.multiply(panel, x, sums);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Scales::Wide(wide) => wide.multiply(panels, x, sums),
         }
     }
 
-    /// Rounds up to [`CHUNK`] activations of a token.
+    /// Rounds up to [`depth`](Scales::depth) activations of a token.
     fn column(self, isa: Isa, x: &[f32], column: &mut Column) {
         match self {
             Scales::Fine(layout, _, tile) => quantize(isa, layout.group, tile.zero, x, column),
             // SAFETY: the rounder found the instructions.
             #[cfg(target_arch = "x86_64")]
             Scales::Coarse(_) => unsafe { coarse::column(x, column) },
+            #[cfg(target_arch = "x86_64")]
+            Scales::Integer(integers) => integers.column(isa, x, column),
+            #[cfg(target_arch = "x86_64")]
+            Scales::Wide(wide) => wide.column(isa, x, column),
         }
     }
 
-    /// Reads the bytes of a chunk, of which the last are missing where a row ends before.
-    fn read(self, bytes: &[u8], w: &mut Weights) {
+    /// Reads the bytes of a chunk, of which the last are missing where a row ends before, for as many panels as it fills.
+    fn read(self, isa: Isa, bytes: &[u8], w: &mut Weights, second: &mut Weights) {
         match self {
             // SAFETY: the reader is one of the instruction set.
             Scales::Fine(layout, read, _) => whole(bytes, layout.bytes, |bytes| unsafe { read(bytes, w) }),
             #[cfg(target_arch = "x86_64")]
             Scales::Coarse(rounder) => rounder.read(bytes, w),
+            #[cfg(target_arch = "x86_64")]
+            Scales::Integer(integers) => integers.read(isa, bytes, w),
+            #[cfg(target_arch = "x86_64")]
+            Scales::Wide(wide) => wide.read(isa, bytes, [w, second]),
         }
     }
 
@@ -124,7 +176,9 @@ impl Scales {
             // Minima that follow from the scales are not among them.
             Scales::Fine(layout, ..) => WORDS - if layout.zero.is_some() { 16 } else { 0 },
             #[cfg(target_arch = "x86_64")]
-            Scales::Coarse(_) => WORDS - 16,
+            Scales::Coarse(_) | Scales::Wide(_) => WORDS - 16,
+            #[cfg(target_arch = "x86_64")]
+            Scales::Integer(integers) => integers.words(),
         }
     }
 }
@@ -150,33 +204,38 @@ pub(super) fn matmul<const N: usize>(
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
     let (Some(layout), Some(scales)) = (read::layout(format), Scales::new(isa, rounding, format)) else { return };
+    let (depth, pieces) = (scales.depth(), CHUNK / scales.depth());
     let chunks = k.div_ceil(CHUNK);
     let tokens = m.min(MAX_TOKENS);
     for (x, out) in x.chunks(tokens * k).zip(out.chunks_mut(tokens * n)) {
         let tokens = x.len() / k;
-        with_buffer(Slot::B, chunks * tokens * size_of::<Column>() / 4, |buffer| {
+        let all_columns = chunks * pieces * tokens;
+        with_buffer(Slot::B, all_columns * size_of::<Column>() / 4, |buffer| {
             let shared = SharedMut::new(&mut *buffer);
             run(tokens, &|t| {
-                // SAFETY: a token has a column of each chunk to itself.
-                let to = |c: usize| unsafe { &mut *shared.as_ptr().cast::<Column>().add(c * tokens + t) };
-                for (c, x) in x[t * k..][..k].chunks(CHUNK).enumerate() {
-                    scales.column(isa, x, to(c));
+                let x = &x[t * k..][..k];
+                for c in 0..chunks * pieces {
+                    // SAFETY: a token has a column of each piece of a chunk to itself.
+                    let to = unsafe { &mut *shared.as_ptr().cast::<Column>().add(c * tokens + t) };
+                    scales.column(isa, &x[k.min(c * depth)..k.min((c + 1) * depth)], to);
                 }
             });
             // SAFETY: as many were just written.
-            let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), chunks * tokens) };
+            let columns = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Column>(), all_columns) };
             let out = SharedMut::new(out);
             // Panels share a task also so that results are written in longer pieces: the next token's lie pages away.
             let group = (n.div_ceil(ROWS) / (4 * threads)).clamp(1, GROUP / N) * ROWS;
             run(n.div_ceil(group), &|t| {
                 let (start, end) = (t * group, n.min((t + 1) * group));
-                let panel_floats = scales.panels() * size_of::<Panel>() / 4;
+                let panel_count = scales.panels() * pieces;
+                let panel_floats = panel_count * size_of::<Panel>() / 4;
                 with_buffer(Slot::A, panel_floats + N * tokens * group, |buffer| {
                     let (panels, all) = buffer.split_at_mut(panel_floats);
                     // SAFETY: buffers are aligned to 64 bytes; any bits are a valid value.
                     let panels =
-                        unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast::<Panel>(), scales.panels()) };
+                        unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast::<Panel>(), panel_count) };
                     all.fill(0.0);
+                    let mut weights = [[Weights::ZERO; READ]; 2];
                     let mut parts = all.chunks_exact_mut(tokens * group);
                     let mut all = [(); N].map(|()| parts.next().expect("as many parts as products"));
                     for c in 0..chunks {
@@ -189,10 +248,11 @@ pub(super) fn matmul<const N: usize>(
                             let sums = sums.as_chunks_mut::<ROWS>().0.chunks_mut(scales.panels() * tokens);
                             for (first, sums) in rows.zip(sums) {
                                 let mut filled = 0;
-                                for (p, panel) in (first..end).step_by(ROWS).zip(&mut *panels) {
-                                    fill(isa, scales, (p..end.min(p + ROWS)).map(row), panel);
-                                    filled += 1;
+                                for (p, panels) in (first..end).step_by(ROWS).zip(panels.chunks_exact_mut(pieces)) {
+                                    fill(isa, scales, (p..end.min(p + ROWS)).map(row), &mut weights, panels);
+                                    filled += pieces;
                                 }
+                                let tokens = pieces * tokens;
                                 scales.multiply(&panels[..filled], &columns[c * tokens..][..tokens], sums);
                             }
                         }
@@ -235,15 +295,23 @@ simd_fn! {
     }
 }
 
-/// Reads a panel; rows that are missing repeat older ones.
-fn fill<'a>(isa: Isa, scales: Scales, rows: impl ExactSizeIterator<Item = &'a [u8]>, panel: &mut Panel) {
-    let mut weights = [Weights::ZERO; READ];
+/// Reads the panels of some rows, one or for less [`depth`](Scales::depth) two; rows that are missing repeat older ones.
+fn fill<'a>(
+    isa: Isa,
+    scales: Scales,
+    rows: impl ExactSizeIterator<Item = &'a [u8]>,
+    weights: &mut [[Weights; READ]; 2],
+    panels: &mut [Panel],
+) {
     let (count, mut rows) = (rows.len(), rows);
     for first in (0..count).step_by(READ) {
-        for (w, row) in weights.iter_mut().zip(rows.by_ref().take(READ)) {
-            scales.read(row, w);
+        let [w, second] = &mut *weights;
+        for ((w, second), row) in w.iter_mut().zip(second).zip(rows.by_ref().take(READ)) {
+            scales.read(isa, row, w, second);
         }
-        transpose(isa, scales.words(), &weights, panel, first);
+        for (weights, panel) in weights.iter().zip(&mut *panels) {
+            transpose(isa, scales.words(), weights, panel, first);
+        }
     }
 }
 

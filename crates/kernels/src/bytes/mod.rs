@@ -15,6 +15,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod coarse;
 mod few;
+#[cfg(target_arch = "x86_64")]
+mod integer;
 mod many;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -23,6 +25,8 @@ mod read;
 mod rows;
 mod steps;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use imaginal_numeric::Format;
 

@@ -1,19 +1,16 @@
-//! 16 rows by four tokens, with AVX2, and where the CPU has them with its dot products of bytes (AVX-VNNI).
+//! 16 rows by four tokens, with AVX2, and where the CPU has them with its dot products of bytes (AVX-VNNI). Without, there is a
+//! tile for integer scales and one, of six tokens, for numbers of 16 bits.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Tile, in_blocks};
+use super::{Multiply, Tile, in_blocks};
+use crate::bytes::integer::Words;
 use crate::bytes::many::{Column, Panel, ROWS};
 use crate::bytes::read::Layout;
 
-/// The tile for a format.
-pub(super) fn of(layout: Layout) -> Tile {
-    if is_x86_feature_detected!("avxvnni") { with_dot_products(layout) } else { without(layout) }
-}
-
 /// The tile for a format with AVX-VNNI.
-fn with_dot_products(layout: Layout) -> Tile {
+pub(super) fn with_dot_products(layout: Layout) -> Tile {
     #[target_feature(enable = "avx2,fma,avxvnni")]
     fn multiply<const GROUP: usize, const MINIMA: bool>(panel: &Panel, x: &[Column], sums: &mut [[f32; ROWS]]) {
         // SAFETY: this function runs only where its features exist.
@@ -32,24 +29,43 @@ fn with_dot_products(layout: Layout) -> Tile {
     Tile { multiply, zero: layout.zero.unwrap_or(0) }
 }
 
-/// The tile for a format without it. Pairs of products are summed in 16 bits for as many words as the largest weight
-/// allows: 8, 4, 2 or 1; 0 stands for weights that are multiplied as magnitudes with activations that have taken their
-/// signs.
-pub(super) fn without(layout: Layout) -> Tile {
-    let words = 32767 / (2 * 127 * u32::from(layout.largest));
-    let multiply = match (layout.group, layout.zero.is_none(), words) {
-        (16, true, _) => multiply::<16, true, 4>,
-        (16, false, 4..) => multiply::<16, false, 4>,
-        (16, false, 2..) => multiply::<16, false, 2>,
-        (16, false, _) => multiply::<16, false, 1>,
-        (_, true, 8..) => multiply::<32, true, 8>,
-        (_, true, _) => multiply::<32, true, 4>,
-        (_, false, 8..) => multiply::<32, false, 8>,
-        (_, false, 4..) => multiply::<32, false, 4>,
-        (_, false, 1..) => multiply::<32, false, 1>,
-        (_, false, 0) => return Tile { multiply: multiply::<32, false, 0>, zero: 0 },
+/// For how many words pairs of products can be summed in 16 bits: as many as the largest weight allows.
+fn words(layout: Layout) -> u32 {
+    32767 / (2 * 127 * u32::from(layout.largest))
+}
+
+/// One of the functions for tokens that add products in pairs.
+macro_rules! in_pairs {
+    ($multiply:ident, $layout:expr) => {
+        match ($layout.group, $layout.zero.is_none(), words($layout)) {
+            (16, true, _) => $multiply::<16, true, 4>,
+            (16, false, 4..) => $multiply::<16, false, 4>,
+            (16, false, 2..) => $multiply::<16, false, 2>,
+            (16, false, _) => $multiply::<16, false, 1>,
+            (_, true, 8..) => $multiply::<32, true, 8>,
+            (_, true, _) => $multiply::<32, true, 4>,
+            (_, false, 8..) => $multiply::<32, false, 8>,
+            (_, false, 4..) => $multiply::<32, false, 4>,
+            (_, false, 1..) => $multiply::<32, false, 1>,
+            _ => panic!("pairs of products with numbers up to {}", $layout.largest),
+        }
     };
-    Tile { multiply, zero: layout.zero.unwrap_or(0) }
+}
+
+/// The tile for a format without it.
+///
+/// # Panics
+/// If products of its numbers overflow in pairs.
+pub(super) fn in_pairs(layout: Layout) -> Tile {
+    Tile { multiply: in_pairs!(multiply, layout), zero: layout.zero.unwrap_or(0) }
+}
+
+/// The tile for a format with integer scales.
+///
+/// # Panics
+/// If products of its numbers overflow in pairs.
+pub(in crate::bytes) fn integers(layout: Layout) -> Multiply {
+    in_pairs!(multiply_integers, layout)
 }
 
 /// All tokens, four at a time.
@@ -63,6 +79,19 @@ fn multiply<const GROUP: usize, const MINIMA: bool, const WORDS: usize>(
     in_blocks!(x, sums, 4, 3, 2, 1; |x, sums| {
         tile::<_, _, GROUP, MINIMA>(products, panel, x, sums, 0);
         tile::<_, _, GROUP, MINIMA>(products, panel, x, sums, 16);
+    });
+}
+
+/// The same for a panel with [`Words`].
+#[target_feature(enable = "avx2,fma")]
+fn multiply_integers<const GROUP: usize, const MINIMA: bool, const WORDS: usize>(
+    panel: &Panel,
+    x: &[Column],
+    sums: &mut [[f32; ROWS]],
+) {
+    in_blocks!(x, sums, 4, 3, 2, 1; |x, sums| {
+        integer_tile::<_, GROUP, MINIMA, WORDS>(panel, x, sums, 0);
+        integer_tile::<_, GROUP, MINIMA, WORDS>(panel, x, sums, 16);
     });
 }
 
@@ -138,24 +167,8 @@ impl<const WORDS: usize> Products for Pairs<WORDS> {
         unsafe {
             let ones = _mm256_set1_epi16(1);
             let mut dots = [[_mm256_setzero_si256(); 2]; M];
-            for run in words.step_by(WORDS.max(1)) {
-                let mut pairs = [[_mm256_setzero_si256(); 2]; M];
-                for word in run..run + WORDS.max(1) {
-                    let q = panel.q[word].as_ptr().add(first);
-                    let mut q = [_mm256_load_si256(q.cast()), _mm256_load_si256(q.add(8).cast())];
-                    let mut magnitude = q;
-                    if WORDS == 0 {
-                        q = q.map(|q| _mm256_xor_si256(q, _mm256_set1_epi8(-128)));
-                        magnitude = q.map(|q| _mm256_abs_epi8(q));
-                    }
-                    for (pairs, x) in pairs.iter_mut().zip(x) {
-                        let x = _mm256_set1_epi32(x.q.as_flattened()[word] as i32);
-                        for r in 0..2 {
-                            let x = if WORDS == 0 { _mm256_sign_epi8(x, q[r]) } else { x };
-                            pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(magnitude[r], x));
-                        }
-                    }
-                }
+            for run in words.step_by(WORDS) {
+                let pairs = pairs::<M, WORDS>(panel, x, run, first);
                 for (dots, pairs) in dots.iter_mut().zip(pairs) {
                     for r in 0..2 {
                         dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(pairs[r], ones));
@@ -164,6 +177,34 @@ impl<const WORDS: usize> Products for Pairs<WORDS> {
             }
             dots
         }
+    }
+}
+
+/// The sums of two products each of the `WORDS` words from `run` on.
+///
+/// # Safety
+/// There must be AVX2, and the rows and words must exist.
+#[inline(always)]
+unsafe fn pairs<const M: usize, const WORDS: usize>(
+    panel: &Panel,
+    x: &[Column; M],
+    run: usize,
+    first: usize,
+) -> [[__m256i; 2]; M] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; M];
+        for word in run..run + WORDS {
+            let q = panel.q[word].as_ptr().add(first);
+            let q = [_mm256_load_si256(q.cast()), _mm256_load_si256(q.add(8).cast())];
+            for (pairs, x) in pairs.iter_mut().zip(x) {
+                let x = _mm256_set1_epi32(x.q.as_flattened()[word] as i32);
+                for r in 0..2 {
+                    pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(q[r], x));
+                }
+            }
+        }
+        pairs
     }
 }
 
@@ -196,6 +237,107 @@ fn tile<P: Products, const M: usize, const GROUP: usize, const MINIMA: bool>(
                         acc = _mm256_fmadd_ps(rows(min, r), sum, acc);
                     }
                     _mm256_store_ps(sums.as_mut_ptr().add(first + 8 * r), acc);
+                }
+            }
+        }
+    }
+}
+
+/// `M` tokens and the 16 rows from `first` on, with integer scales.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn integer_tile<const M: usize, const GROUP: usize, const MINIMA: bool, const WORDS: usize>(
+    panel: &Panel,
+    x: &[Column; M],
+    sums: &mut [[f32; ROWS]; M],
+    first: usize,
+) {
+    assert!(first + 16 <= ROWS);
+    let words = Words::of(GROUP);
+    // SAFETY: each load and store lies in its row of 32 or is of one element.
+    unsafe {
+        let row = |word: usize| if word < 16 { &panel.scale[word] } else { &panel.min[word - 16] }.as_ptr().add(first);
+        let integers = |word: usize| [0, 8].map(|r| _mm256_load_si256(row(word).add(r).cast()));
+        let floats = |word: usize| [0, 8].map(|r| _mm256_load_ps(row(word).add(r)));
+        // What minima, two at a time, make of the sums of activations.
+        let mut minima = [[_mm256_setzero_si256(); 2]; M];
+        for g in 0..128 / GROUP {
+            let min = integers(words.minima + g);
+            for (minima, x) in minima.iter_mut().zip(x) {
+                let sums = _mm256_set1_epi32(x.start[g]);
+                for r in 0..2 {
+                    minima[r] = _mm256_add_epi32(minima[r], _mm256_madd_epi16(min[r], sums));
+                }
+            }
+        }
+        let mut dots = if MINIMA { [[_mm256_setzero_si256(); 2]; M] } else { minima };
+        for g in 0..256 / GROUP {
+            let scale = integers(g);
+            for run in (g * GROUP / 4..(g + 1) * GROUP / 4).step_by(WORDS) {
+                let pairs = pairs::<M, WORDS>(panel, x, run, first);
+                for (dots, pairs) in dots.iter_mut().zip(pairs) {
+                    for r in 0..2 {
+                        dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(pairs[r], scale[r]));
+                    }
+                }
+            }
+        }
+        let (unit, min_unit) = (floats(words.unit), floats(words.min_unit));
+        for (((sums, dots), minima), x) in sums.iter_mut().zip(dots).zip(minima).zip(x) {
+            let by = _mm256_set1_ps(x.scale[0]);
+            for r in 0..2 {
+                let to = sums.as_mut_ptr().add(first + 8 * r);
+                let mut acc = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[r]), unit[r]);
+                if MINIMA {
+                    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(minima[r]), min_unit[r], acc);
+                }
+                _mm256_store_ps(to, _mm256_fmadd_ps(acc, by, _mm256_load_ps(to)));
+            }
+        }
+    }
+}
+
+/// Adds the products of a panel of numbers of 16 bits, of whose scales the first `SCALES` are those of as many parts of it, with
+/// each column to the sums.
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::bytes) fn wide<const SCALES: usize>(panel: &Panel, x: &[Column], sums: &mut [[f32; ROWS]]) {
+    in_blocks!(x, sums, 6, 5, 4, 3, 2, 1; |x, sums| {
+        wide_tile::<_, SCALES>(panel, x, sums, 0);
+        wide_tile::<_, SCALES>(panel, x, sums, 16);
+    });
+}
+
+/// `M` tokens and the 16 rows from `first` on, with numbers of 16 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn wide_tile<const M: usize, const SCALES: usize>(
+    panel: &Panel,
+    x: &[Column; M],
+    sums: &mut [[f32; ROWS]; M],
+    first: usize,
+) {
+    assert!(first + 16 <= ROWS);
+    let words = panel.q.len() / SCALES;
+    // SAFETY: each load and store lies in its row of 32 or is of one element.
+    unsafe {
+        for (part, scale) in panel.scale[..SCALES].iter().enumerate() {
+            let mut dots = [[_mm256_setzero_si256(); 2]; M];
+            for word in part * words..(part + 1) * words {
+                let q = [0, 8].map(|r| _mm256_load_si256(panel.q[word].as_ptr().add(first + r).cast()));
+                for (dots, x) in dots.iter_mut().zip(x) {
+                    let x = _mm256_set1_epi32(x.q.as_flattened()[word] as i32);
+                    for r in 0..2 {
+                        dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(q[r], x));
+                    }
+                }
+            }
+            for ((sums, dots), x) in sums.iter_mut().zip(dots).zip(x) {
+                let by = _mm256_set1_ps(x.scale[0]);
+                for r in 0..2 {
+                    let to = sums.as_mut_ptr().add(first + 8 * r);
+                    let scale = _mm256_load_ps(scale.as_ptr().add(first + 8 * r));
+                    let dots = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[r]), scale);
+                    _mm256_store_ps(to, _mm256_fmadd_ps(dots, by, _mm256_load_ps(to)));
                 }
             }
         }

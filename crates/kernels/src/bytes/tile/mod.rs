@@ -5,7 +5,7 @@
 //! to size in one fused multiply-add that takes the number away without a rounding.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 #[cfg(target_arch = "aarch64")]
@@ -18,11 +18,13 @@ use crate::isa::Isa;
 /// 1.5·2^23.
 pub(super) const WHOLE: f32 = 12_582_912.0;
 
+/// Adds the products of a panel with each column to the sums. Unsafe to call without the instruction set.
+pub(super) type Multiply = unsafe fn(&Panel, &[Column], &mut [[f32; ROWS]]);
+
 /// What multiplies a panel with tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    /// Adds the products of a panel with each column to the sums. Unsafe to call without the instruction set.
-    pub multiply: unsafe fn(&Panel, &[Column], &mut [[f32; ROWS]]),
+    pub multiply: Multiply,
     /// The number of the weights that stands for zero, where they have no minima.
     pub zero: u8,
 }
@@ -33,10 +35,9 @@ pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => avx512::of(layout),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::of(layout),
-        // Who has AVX-512 and no VNNI has no AVX-VNNI.
+        Isa::Avx2 | Isa::Avx512 if in_pairs(isa) => avx2::in_pairs(layout),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx2::without(layout),
+        Isa::Avx2 => avx2::with_dot_products(layout),
         #[cfg(target_arch = "aarch64")]
         Isa::I8mm => neon::with_matrices(layout),
         #[cfg(target_arch = "aarch64")]
@@ -44,6 +45,17 @@ pub(super) fn of(isa: Isa, layout: Layout) -> Tile {
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::without(layout),
         _ => unreachable!("no products of bytes with {isa} ({layout:?})"),
+    }
+}
+
+/// Whether products of bytes are added in pairs of 16 bits, for want of dot products (VNNI).
+#[cfg(target_arch = "x86_64")]
+pub(super) fn in_pairs(isa: Isa) -> bool {
+    match isa.usable() {
+        Isa::Avx2 => !is_x86_feature_detected!("avxvnni"),
+        // Who has AVX-512 and no VNNI has no AVX-VNNI.
+        Isa::Avx512 => true,
+        _ => false,
     }
 }
 
