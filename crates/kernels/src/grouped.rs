@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use imaginal_numeric::Format;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::bytes;
 use crate::gemm::FEW;
 use crate::isa::isa;
 use crate::packed::{self, Role, Rounding, matmul_packed_with, rounding};
@@ -127,8 +129,22 @@ impl<'a> Matrices<'a> {
 }
 
 /// Groups of a few tokens each: a group alone is little work, so that all share one call of the pool. Each task has some
-/// rows of one group's matrix, and rounds the activations of the group for itself.
+/// rows of one group's matrix, and where there is no kernel for all groups, prepares the activations of the group for itself.
 fn few<const N: usize>(w: [Matrices; N], n: usize, k: usize, x: &[f32], groups: &[Group], out: &mut [f32]) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let Matrices { stack: Stack { format, .. }, rounding, .. } = w[0];
+        if w.iter().all(|w| (w.stack.format, w.rounding) == (format, rounding)) {
+            let of = |group: &Group| bytes::Group {
+                w: w.map(|w| w.rows(group.matrix, 0..n).bytes),
+                tokens: group.tokens.clone(),
+            };
+            let groups: Vec<_> = groups.iter().map(of).collect();
+            if packed::matmul_groups(isa(), rounding, format, &groups, n, k, x, out) {
+                return;
+            }
+        }
+    }
     // Enough tasks that threads end together, and no more: each rounds its activations again.
     let part = (groups.len() * n).div_ceil(6 * pool::threads_here()).clamp(1, n);
     let parts = n.div_ceil(part);

@@ -7,6 +7,8 @@ use imaginal_numeric::Format;
 
 #[cfg(target_arch = "x86_64")]
 use crate::amx::Rows;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::bytes::Group;
 use crate::gemm::few::{self, Few, Kind, Out, Weights};
 use crate::gemm::{FEW, MatRef, Right, dots, run};
 use crate::isa::{Isa, isa};
@@ -204,9 +206,6 @@ pub(crate) fn matmul_swiglu(
     m: usize,
     out: &mut [f32],
 ) -> bool {
-    if m <= FEW {
-        return false;
-    }
     let ways = [gate, up].map(|(rounding, format, _)| way(isa, rounding, format, m));
     let threads = threads(m, n, k);
     match ways {
@@ -224,6 +223,31 @@ pub(crate) fn matmul_swiglu(
         }
         _ => false,
     }
+}
+
+/// [`matmul_packed_with`] of groups of at most [`FEW`] tokens, each with the `n` rows of its own matrix, or
+/// [`matmul_swiglu`] with its two, in one call of the pool. `false` if there is no such kernel; nothing is computed then.
+///
+/// # Panics
+/// If the matrices are empty, or a slice does not have the length that the shape asks for.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul_groups<const N: usize>(
+    isa: Isa,
+    rounding: Rounding,
+    format: Format,
+    groups: &[Group<N>],
+    n: usize,
+    k: usize,
+    x: &[f32],
+    out: &mut [f32],
+) -> bool {
+    let m = x.len() / k;
+    let (true, Some(row_bytes)) = (way(isa, rounding, format, FEW) == Way::Bytes, format.bytes_for(k)) else {
+        return false;
+    };
+    crate::bytes::matmul_groups(isa, threads(m, n, k), format, groups, row_bytes, n, k, x, m, out);
+    true
 }
 
 /// What a product is computed from.

@@ -1,5 +1,7 @@
 //! Few tokens: rows are multiplied as they are read.
 
+use std::ops::Range;
+
 use imaginal_numeric::Format;
 
 use super::{Activations, CHUNK, Order, group, kernel, magnitude, nearest, read, scale};
@@ -11,24 +13,38 @@ use crate::scratch::{Slot, with_buffer};
 /// Chunks of a token that are rounded in one task.
 const TASK: usize = 16;
 
-/// [`matmul`](super::matmul) for at most [`FEW`] tokens.
+/// Tokens, and the rows that they are multiplied with: those of `N` matrices of one shape.
+pub(crate) struct Group<'a, const N: usize> {
+    /// The bytes of the matrices.
+    pub w: [&'a [u8]; N],
+    /// Which tokens; at most [`FEW`].
+    pub tokens: Range<usize>,
+}
+
+/// out\[m, n\] of `m` tokens of length `k` in groups, each multiplied with the `n` rows of its matrices. Of the products of a token
+/// with some rows of each matrix `join` makes one, in the place of the first.
+///
+/// All activations are rounded once, and all rows of all groups are one list that threads divide among them.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn matmul(
+pub(super) fn matmul<const N: usize>(
     isa: Isa,
     threads: usize,
     format: Format,
-    w: &[u8],
+    groups: &[Group<N>],
     row_bytes: usize,
     n: usize,
     k: usize,
     x: &[f32],
     m: usize,
     out: &mut [f32],
+    join: impl Fn([&mut [f32]; N]) + Sync,
 ) {
     let run = |count: usize, f: &(dyn Fn(usize) + Sync)| {
         if threads > 1 && count > 1 { pool::parallel(count, f) } else { (0..count).for_each(f) }
     };
     let (Some(kernel), Some(layout)) = (kernel(isa, format), read::layout(format)) else { return };
+    assert!(groups.iter().all(|group| group.tokens.len() <= FEW && group.tokens.end <= m));
+    assert!(x.len() >= m * k && out.len() >= m * n);
     let zero = layout.zero.unwrap_or(0);
     let chunks = k.div_ceil(CHUNK);
     let floats = size_of::<Activations>() / size_of::<f32>();
@@ -49,31 +65,48 @@ pub(super) fn matmul(
         });
         // SAFETY: as many were just written.
         let activations = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<Activations>(), m * chunks) };
-        let shared = SharedMut::new(out);
+        let out = SharedMut::new(out);
         // At the end so few bytes that nobody waits long.
-        let tasks = pool::shares(n, 16 * 1024 / row_bytes.max(1));
+        let tasks = pool::shares(groups.len() * n, 16 * 1024 / (N * row_bytes).max(1));
         run(tasks.len() - 1, &|t| {
-            if let (Some(one), 1) = (kernel.one, m) {
-                let (first, count) = (tasks[t], tasks[t + 1] - tasks[t]);
-                // SAFETY: the kernel is one of the instruction set; each task has results of its own.
-                unsafe {
-                    one(
-                        &w[first * row_bytes..][..count * row_bytes],
-                        row_bytes,
-                        activations,
-                        shared.slice(first, count),
-                    )
-                };
-                return;
-            }
-            let mut sums = [0.0; FEW];
-            for j in tasks[t]..tasks[t + 1] {
-                // SAFETY: the kernel is one of the instruction set.
-                unsafe { (kernel.row)(&w[j * row_bytes..][..row_bytes], activations, chunks, &mut sums[..m]) };
-                for (i, sum) in sums[..m].iter().enumerate() {
-                    // SAFETY: each row has results of its own, which lie in `out`.
-                    unsafe { *shared.as_ptr().add(i * n + j) = *sum };
+            let (mut at, end) = (tasks[t], tasks[t + 1]);
+            while at < end {
+                let (Group { w, tokens }, first) = (&groups[at / n], at % n);
+                let (count, of) = ((n - first).min(end - at), tokens.len());
+                at += count;
+                let rows = w.map(|w| &w[first * row_bytes..][..count * row_bytes]);
+                let activations = &activations[tokens.start * chunks..tokens.end * chunks];
+                if let (Some(one), 1) = (kernel.one, of) {
+                    with_buffer(Slot::A, (N - 1) * count, |others| {
+                        let mut others = others.chunks_exact_mut(count);
+                        // SAFETY: each task has results of its own.
+                        let mut first = Some(unsafe { out.slice(tokens.start * n + first, count) });
+                        let results = rows.map(|rows| {
+                            let results = first.take().or_else(|| others.next()).expect("as many as matrices");
+                            // SAFETY: the kernel is one of the instruction set.
+                            unsafe { one(rows, row_bytes, activations, &mut *results) };
+                            results
+                        });
+                        join(results);
+                    });
+                    continue;
                 }
+                with_buffer(Slot::A, N * of * count, |buffer| {
+                    let mut sums = [0.0; FEW];
+                    for (rows, results) in rows.iter().zip(buffer.chunks_exact_mut(of * count)) {
+                        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
+                            // SAFETY: the kernel is one of the instruction set.
+                            unsafe { (kernel.row)(row, activations, chunks, &mut sums[..of]) };
+                            sums[..of].iter().enumerate().for_each(|(t, sum)| results[t * count + j] = *sum);
+                        }
+                    }
+                    let mut all = buffer.chunks_exact_mut(of * count);
+                    join([(); N].map(|()| all.next().expect("as many results as matrices")));
+                    for (token, results) in tokens.clone().zip(buffer.chunks_exact(count)) {
+                        // SAFETY: as above.
+                        unsafe { out.slice(token * n + first, count) }.copy_from_slice(results);
+                    }
+                });
             }
         });
     });

@@ -30,6 +30,8 @@ mod wide;
 
 use imaginal_numeric::Format;
 
+pub(crate) use self::few::Group;
+
 use crate::gemm::FEW;
 use crate::isa::Isa;
 use crate::packed::Rounding;
@@ -170,7 +172,7 @@ pub(crate) fn matmul(
     assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
     assert!(x.len() >= m * k && out.len() >= m * n && w.len() >= n * row_bytes);
     if m <= FEW {
-        few::matmul(isa, threads, format, w, row_bytes, n, k, x, m, out);
+        few::matmul(isa, threads, format, &[Group { w: [w], tokens: 0..m }], row_bytes, n, k, x, m, out, |_| {});
     } else {
         many::matmul(isa, threads, rounding, format, [w], row_bytes, n, k, x, m, out, |_| {});
     }
@@ -196,8 +198,36 @@ pub(crate) fn matmul_swiglu(
 ) {
     assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
     assert!(x.len() >= m * k && out.len() >= m * n && w.iter().all(|w| w.len() >= n * row_bytes));
+    if m <= FEW {
+        let group = Group { w, tokens: 0..m };
+        return matmul_groups(isa, threads, format, &[group], row_bytes, n, k, x, m, out);
+    }
     let join = |[gate, up]: [&mut [f32]; 2]| vecmath::swiglu_in_place(isa, gate, up);
     many::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out, join);
+}
+
+/// [`matmul`] of each group of tokens with its matrix, or [`matmul_swiglu`] with its two.
+///
+/// # Panics
+/// As [`matmul`], or if a group has more than [`FEW`] tokens.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul_groups<const N: usize>(
+    isa: Isa,
+    threads: usize,
+    format: Format,
+    groups: &[Group<N>],
+    row_bytes: usize,
+    n: usize,
+    k: usize,
+    x: &[f32],
+    m: usize,
+    out: &mut [f32],
+) {
+    assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
+    few::matmul(isa, threads, format, groups, row_bytes, n, k, x, m, out, |parts| {
+        let [gate, others @ ..] = &mut { parts }[..] else { return };
+        others.iter().for_each(|up| vecmath::swiglu_in_place(isa, gate, up));
+    });
 }
 
 /// Reads up to [`CHUNK`] weights; those that are missing become 0. For tiles.
