@@ -41,7 +41,17 @@ pub(super) trait Rows<const BYTES: usize> {
 
     /// The sum of all.
     unsafe fn total(sums: Self::Sums) -> f32;
+
+    /// [`total`](Rows::total) of some rows, to the bit.
+    #[inline(always)]
+    unsafe fn totals(sums: [Self::Sums; TOGETHER]) -> [f32; TOGETHER] {
+        // SAFETY: by the caller's promise.
+        sums.map(|sums| unsafe { Self::total(sums) })
+    }
 }
+
+/// Rows whose sums end together: where rows are short, adding lanes up for each alone takes a fifth of the time.
+pub(super) const TOGETHER: usize = 4;
 
 /// Of each 128 weights those at 0, 16, 64 and 80 in one vector: the order of formats that keep two bits of four of them in
 /// a byte, whose scales are for 16.
@@ -103,9 +113,21 @@ pub(super) unsafe fn one<R: Rows<BYTES>, const BYTES: usize>(
     x: &[Activations],
     out: &mut [f32],
 ) {
-    for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-        // SAFETY: by the caller's promise.
-        unsafe { tokens::<R, BYTES, 1>(row, x, 0, std::slice::from_mut(out)) };
+    let (together, rest) = out.as_chunks_mut::<TOGETHER>();
+    let (first, last) = rows.split_at(together.len() * TOGETHER * row_bytes);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        for (rows, out) in first.chunks_exact(TOGETHER * row_bytes).zip(together) {
+            let mut sums = [R::zero(); TOGETHER];
+            for (row, sums) in rows.chunks_exact(row_bytes).zip(&mut sums) {
+                [*sums] = products::<R, BYTES, 1>(row, x, 0);
+            }
+            *out = R::totals(sums);
+        }
+        for (row, out) in last.chunks_exact(row_bytes).zip(rest) {
+            let [sums] = products::<R, BYTES, 1>(row, x, 0);
+            *out = R::total(sums);
+        }
     }
 }
 
@@ -160,14 +182,13 @@ unsafe fn add<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
     }
 }
 
-/// The products of a row with the first `M` tokens. Returns how many these are.
+/// The sums of products of a row with the first `M` tokens.
 #[inline(always)]
-unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
+unsafe fn products<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
     row: &[u8],
     x: &[Activations],
     stride: usize,
-    out: &mut [f32],
-) -> usize {
+) -> [R::Sums; M] {
     let (whole, rest) = row.as_chunks::<BYTES>();
     let (groups, others) = whole.as_chunks::<GROUP>();
     assert!(x.len() >= (M - 1) * stride + whole.len() + usize::from(!rest.is_empty()));
@@ -186,7 +207,21 @@ unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
             last[0][..rest.len()].copy_from_slice(rest);
             add::<R, BYTES, M>(&last, x, stride, whole.len(), &mut sums);
         }
-        for (out, sums) in out.iter_mut().zip(sums) {
+        sums
+    }
+}
+
+/// The products of a row with the first `M` tokens. Returns how many these are.
+#[inline(always)]
+unsafe fn tokens<R: Rows<BYTES>, const BYTES: usize, const M: usize>(
+    row: &[u8],
+    x: &[Activations],
+    stride: usize,
+    out: &mut [f32],
+) -> usize {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        for (out, sums) in out.iter_mut().zip(products::<R, BYTES, M>(row, x, stride)) {
             *out = R::total(sums);
         }
     }

@@ -243,11 +243,17 @@ fn pairs<const LARGEST: u8>(w: &Weights, x: &Activations, at: usize) -> __m256i 
     }
 }
 
-/// The sum of eight lanes.
+/// The sum of eight lanes: of neighbours, of their sums, and of both halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sum(x: __m256) -> f32 {
-    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+    let x = _mm256_hadd_ps(x, x);
+    _mm_cvtss_f32(halves_added(_mm256_hadd_ps(x, x)))
+}
+
+/// The sums of lanes of both halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves_added(x: __m256) -> __m128 {
+    _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x))
 }

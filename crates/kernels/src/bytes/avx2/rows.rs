@@ -5,9 +5,9 @@ use std::arch::x86_64::*;
 use imaginal_numeric::{Format, tables};
 
 use super::super::read::E2M1;
-use super::super::rows::{self, GROUP, HALVES, Rows};
+use super::super::rows::{self, GROUP, HALVES, Rows, TOGETHER};
 use super::super::{Activations, Lanes, One, Order, PLAIN};
-use super::{Row, sum};
+use super::{Row, halves_added, sum};
 
 /// What multiplies rows of a format, with some tokens and with one, and the order it wants, where there is anything here.
 pub(super) fn kernel(format: Format) -> Option<(Row, One, &'static Order)> {
@@ -312,6 +312,18 @@ macro_rules! formats {
             unsafe fn total([a, b]: [__m256; 2]) -> f32 {
                 // SAFETY: by the caller's promise.
                 unsafe { sum(_mm256_add_ps(a, b)) }
+            }
+
+            #[inline(always)]
+            unsafe fn totals(sums: [[__m256; 2]; TOGETHER]) -> [f32; TOGETHER] {
+                // SAFETY: by the caller's promise; four floats are written.
+                unsafe {
+                    let [a, b, c, d] = sums.map(|[a, b]| _mm256_add_ps(a, b));
+                    let mut out = [0.0; TOGETHER];
+                    let all = halves_added(_mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d)));
+                    _mm_storeu_ps(out.as_mut_ptr(), all);
+                    out
+                }
             }
         }
     )*};

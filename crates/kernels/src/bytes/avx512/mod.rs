@@ -6,7 +6,7 @@ use imaginal_numeric::{Format, tables};
 
 use super::avx2::Avx2;
 use super::read::{self, E2M1, IQ4};
-use super::rows::Rows;
+use super::rows::{Rows, TOGETHER};
 use super::{Activations, CHUNK, Kernel, Lanes, Order, PLAIN, Weights};
 
 mod rows;
@@ -130,7 +130,13 @@ macro_rules! kernels {
             #[inline(always)]
             unsafe fn total(acc: __m512) -> f32 {
                 // SAFETY: by the caller's promise.
-                unsafe { _mm512_reduce_add_ps(acc) }
+                unsafe { rows::total(acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn totals(acc: [__m512; TOGETHER]) -> [f32; TOGETHER] {
+                // SAFETY: by the caller's promise.
+                unsafe { rows::totals(acc) }
             }
         }
     };

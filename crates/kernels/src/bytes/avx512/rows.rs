@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::read::{E2M1, IQ4};
-use super::super::rows::{self, GROUP, HALVES, PAIRS, QUARTERS, Rows};
+use super::super::rows::{self, GROUP, HALVES, PAIRS, QUARTERS, Rows, TOGETHER};
 use super::super::{Activations, Lanes, Order};
 use super::{Registers, pair, shift};
 
@@ -193,6 +193,32 @@ vnni! {
         // SAFETY: 64 bytes each.
         let index = |i: usize| unsafe { _mm512_loadu_si512(index[i].as_ptr().cast()) };
         [_mm512_shuffle_epi8(scales, index(0)), _mm512_shuffle_epi8(scales, index(1))]
+    }
+
+    /// The sum of all lanes, in the order of [`totals`].
+    pub(super) fn total(x: __m512) -> f32 {
+        let x = _mm512_add_ps(x, _mm512_permute_ps::<0b01_00_11_10>(x));
+        _mm_cvtss_f32(quarters(_mm512_add_ps(x, _mm512_permute_ps::<0b10_11_00_01>(x))))
+    }
+
+    /// The sums of all lanes of four vectors.
+    pub(super) fn totals(x: [__m512; TOGETHER]) -> [f32; TOGETHER] {
+        let [a, b, c, d] = x;
+        let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+        let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+        let mut out = [0.0; TOGETHER];
+        let sums = quarters(_mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high)));
+        // SAFETY: four floats.
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+        out
+    }
+
+    /// The sum of four quarters of a vector.
+    fn quarters(x: __m512) -> __m128 {
+        let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
+        _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x))
     }
 
     /// Eight scales, each in four lanes of two vectors.
@@ -394,7 +420,13 @@ macro_rules! formats {
             #[inline(always)]
             unsafe fn total(acc: __m512) -> f32 {
                 // SAFETY: by the caller's promise.
-                unsafe { _mm512_reduce_add_ps(acc) }
+                unsafe { total(acc) }
+            }
+
+            #[inline(always)]
+            unsafe fn totals(acc: [__m512; TOGETHER]) -> [f32; TOGETHER] {
+                // SAFETY: by the caller's promise.
+                unsafe { totals(acc) }
             }
         }
     )*};
