@@ -9,6 +9,7 @@ use super::read::{self, E2M1, IQ4};
 use super::rows::{Rows, TOGETHER};
 use super::{Activations, CHUNK, Kernel, Lanes, Order, PLAIN, Weights};
 
+mod grids;
 mod rows;
 
 /// 256 weights in registers.
@@ -484,7 +485,35 @@ kernels! {
         shifted(look_up(nibbles_of_eight(blocks, 17, 1), &E2M1), twice(scales), -12.0)
     }
 
-    // Those below are read by portable code: they are rarer, and their grids leave little to do in registers.
+    fn iq1_s / IQ1_S(block: [50]) {
+        grids::iq1_s(block)
+    }
+
+    fn iq1_m / IQ1_M(block: [56]) {
+        grids::iq1_m(block)
+    }
+
+    fn iq2_xxs / IQ2_XXS(block: [66]) {
+        grids::iq2_xxs(block)
+    }
+
+    fn iq2_xs / IQ2_XS(block: [74]) {
+        grids::iq2_xs(block)
+    }
+
+    fn iq2_s / IQ2_S(block: [82]) {
+        grids::iq2_s(block)
+    }
+
+    fn iq3_xxs / IQ3_XXS(block: [98]) {
+        grids::iq3_xxs(block)
+    }
+
+    fn iq3_s / IQ3_S(block: [110]) {
+        grids::iq3_s(block)
+    }
+
+    // Those below are read by portable code: they are rarer.
 
     fn nvfp4 / NVFP4(block: [144]) {
         portable(|steps, w| read::nvfp4(steps, block, w))
@@ -496,33 +525,5 @@ kernels! {
 
     fn tq2_0 / TQ2_0(block: [66]) {
         portable(|steps, w| read::tq2_0(steps, block, w))
-    }
-
-    fn iq1_s / IQ1_S(block: [50]) {
-        portable(|steps, w| read::iq1_s(steps, block, w))
-    }
-
-    fn iq1_m / IQ1_M(block: [56]) {
-        portable(|steps, w| read::iq1_m(steps, block, w))
-    }
-
-    fn iq2_xxs / IQ2_XXS(block: [66]) {
-        portable(|steps, w| read::iq2_xxs(steps, block, w))
-    }
-
-    fn iq2_xs / IQ2_XS(block: [74]) {
-        portable(|steps, w| read::iq2_xs(steps, block, w))
-    }
-
-    fn iq2_s / IQ2_S(block: [82]) {
-        portable(|steps, w| read::iq2_s(steps, block, w))
-    }
-
-    fn iq3_xxs / IQ3_XXS(block: [98]) {
-        portable(|steps, w| read::iq3_xxs(steps, block, w))
-    }
-
-    fn iq3_s / IQ3_S(block: [110]) {
-        portable(|steps, w| read::iq3_s(steps, block, w))
     }
 }
