@@ -13,7 +13,7 @@ use crate::scratch::{Slot, with_buffer};
 /// Chunks of a token that are rounded in one task.
 const TASK: usize = 16;
 
-/// Tokens, and the rows that they are multiplied with: those of `N` matrices of one shape.
+/// Tokens, which follow those of the group before, and the rows that they are multiplied with: those of `N` matrices of one shape.
 pub(crate) struct Group<'a, const N: usize> {
     /// The bytes of the matrices.
     pub w: [&'a [u8]; N],
@@ -44,6 +44,7 @@ pub(super) fn matmul<const N: usize>(
     };
     let (Some(kernel), Some(layout)) = (kernel(isa, format), read::layout(format)) else { return };
     assert!(groups.iter().all(|group| group.tokens.len() <= FEW && group.tokens.end <= m));
+    assert!(groups.is_sorted_by(|a, b| a.tokens.end <= b.tokens.start), "groups have tokens of their own");
     assert!(x.len() >= m * k && out.len() >= m * n);
     let zero = layout.zero.unwrap_or(0);
     let chunks = k.div_ceil(CHUNK);

@@ -2,8 +2,8 @@
 //!
 //! Without dot products of bytes (VNNI), sums of products in 16 bits are widened to 32 by a multiplication with ones. It brings
 //! them to scale as well, where scales are integers: then all of a chunk is summed in integers, and scaled once. Weights keep
-//! the numbers and scales that they have in the file, but for what rounding scales to a fraction of the largest costs: less than
-//! a tenth of a step of the activations. Those have one scale for all that meet a chunk, as llama.cpp gives them before blocks of
+//! the numbers and scales that they have in the file, but for what rounding scales to a fraction of the largest costs: at most a
+//! quarter of what rounding activations costs, a hundredth with q4_k. Those have one scale for all that meet a chunk, as llama.cpp gives them before blocks of
 //! that length.
 
 use imaginal_numeric::Format;
