@@ -20,6 +20,7 @@ const MOST: f32 = 32767.0;
 /// What makes the operands of a format.
 #[derive(Clone, Copy)]
 pub(super) struct Integers {
+    isa: Isa,
     layout: Layout,
     read: Read,
     tile: Multiply,
@@ -37,7 +38,7 @@ impl Integers {
         let largest = u64::from(zero.max(layout.largest - zero));
         let steps = ((1 << 31) / (127 * CHUNK as u64 * largest)) as f32;
         let steps = steps.min((MOST / f32::from(zero.max(1))).floor());
-        Some(Integers { layout, read: kernel(isa, format)?.read, tile, steps })
+        Some(Integers { isa, layout, read: kernel(isa, format)?.read, tile, steps })
     }
 
     /// Adds the products of a panel with each column to the sums.
@@ -48,10 +49,10 @@ impl Integers {
     }
 
     /// Reads the bytes of a chunk. What [`Words`] says is in the place of scales and minima.
-    pub(super) fn read(self, isa: Isa, bytes: &[u8], w: &mut Weights) {
+    pub(super) fn read(self, bytes: &[u8], w: &mut Weights) {
         // SAFETY: the reader is one of the instruction set.
         whole(bytes, self.layout.bytes, |bytes| unsafe { (self.read)(bytes, w) });
-        to_integers(isa, self.layout, self.steps, w);
+        to_integers(self.isa, self.layout, self.steps, w);
     }
 
     /// Words of [`Weights`] that the tile looks at, a multiple of 16.
@@ -60,8 +61,8 @@ impl Integers {
     }
 
     /// Rounds up to [`CHUNK`] activations of a token.
-    pub(super) fn column(self, isa: Isa, x: &[f32], column: &mut Column) {
-        quantize(isa, self.layout.group, x, column);
+    pub(super) fn column(self, x: &[f32], column: &mut Column) {
+        quantize(self.isa, self.layout.group, x, column);
     }
 }
 
@@ -174,7 +175,7 @@ mod tests {
             let mut weights = Vec::new();
             for (bytes, decoded) in w.chunks(integers.layout.bytes).zip(decoded.chunks(CHUNK)) {
                 let (mut w, mut fine) = (Weights::ZERO, Weights::ZERO);
-                integers.read(isa, bytes, &mut w);
+                integers.read(bytes, &mut w);
                 // SAFETY: the reader is one of the instruction set.
                 unsafe { (integers.read)(bytes, &mut fine) };
                 let all = [w.scale, w.min].concat();
@@ -197,7 +198,7 @@ mod tests {
             for x in x.chunks(CHUNK) {
                 let (mut q, mut column) = ([0i8; CHUNK], Column::ZERO);
                 let (scale, _) = round(x, &mut q);
-                integers.column(isa, x, &mut column);
+                integers.column(x, &mut column);
                 assert_eq!(column.scale[0], scale);
                 activations.extend(q.map(|q| f64::from(scale) * f64::from(q)));
             }

@@ -150,23 +150,24 @@ impl Scales {
             #[cfg(target_arch = "x86_64")]
             Scales::Coarse(_) => unsafe { coarse::column(x, column) },
             #[cfg(target_arch = "x86_64")]
-            Scales::Integer(integers) => integers.column(isa, x, column),
+            Scales::Integer(integers) => integers.column(x, column),
             #[cfg(target_arch = "x86_64")]
-            Scales::Wide(wide) => wide.column(isa, x, column),
+            Scales::Wide(wide) => wide.column(x, column),
         }
     }
 
     /// Reads the bytes of a chunk, of which the last are missing where a row ends before, for as many panels as it fills.
-    fn read(self, isa: Isa, bytes: &[u8], w: &mut Weights, second: &mut Weights) {
+    fn read(self, bytes: &[u8], pieces: [&mut Weights; 2]) {
+        let first = &mut *pieces[0];
         match self {
             // SAFETY: the reader is one of the instruction set.
-            Scales::Fine(layout, read, _) => whole(bytes, layout.bytes, |bytes| unsafe { read(bytes, w) }),
+            Scales::Fine(layout, read, _) => whole(bytes, layout.bytes, |bytes| unsafe { read(bytes, first) }),
             #[cfg(target_arch = "x86_64")]
-            Scales::Coarse(rounder) => rounder.read(bytes, w),
+            Scales::Coarse(rounder) => rounder.read(bytes, first),
             #[cfg(target_arch = "x86_64")]
-            Scales::Integer(integers) => integers.read(isa, bytes, w),
+            Scales::Integer(integers) => integers.read(bytes, first),
             #[cfg(target_arch = "x86_64")]
-            Scales::Wide(wide) => wide.read(isa, bytes, [w, second]),
+            Scales::Wide(wide) => wide.read(bytes, pieces),
         }
     }
 
@@ -307,7 +308,7 @@ fn fill<'a>(
     for first in (0..count).step_by(READ) {
         let [w, second] = &mut *weights;
         for ((w, second), row) in w.iter_mut().zip(second).zip(rows.by_ref().take(READ)) {
-            scales.read(isa, row, w, second);
+            scales.read(row, [w, second]);
         }
         for (weights, panel) in weights.iter().zip(&mut *panels) {
             transpose(isa, scales.words(), weights, panel, first);

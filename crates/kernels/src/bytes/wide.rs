@@ -19,6 +19,7 @@ pub(super) const DEPTH: usize = CHUNK / 2;
 /// What makes operands of 16 bits.
 #[derive(Clone, Copy)]
 pub(super) struct Wide {
+    isa: Isa,
     layout: Layout,
     read: Read,
     tile: Multiply,
@@ -40,7 +41,7 @@ impl Wide {
         let largest = if unit { DEPTH as u32 * 127 * 32 } else { 32 * 128 };
         let steps = (i32::MAX as u32 / largest).min(32767) as f32;
         let tile = if unit { avx2::wide::<1> } else { avx2::wide::<4> };
-        Some(Wide { layout, read: kernel(isa, format)?.read, tile, zero, unit, steps })
+        Some(Wide { isa, layout, read: kernel(isa, format)?.read, tile, zero, unit, steps })
     }
 
     /// Adds the products of two panels, the second of which continues the rows of the first, with as many columns of each token
@@ -54,17 +55,17 @@ impl Wide {
 
     /// Reads the bytes of a chunk as two pieces of [`DEPTH`]: of each, the first scale is that of all, or the first four are those
     /// of 32 each.
-    pub(super) fn read(self, isa: Isa, bytes: &[u8], pieces: [&mut Weights; 2]) {
+    pub(super) fn read(self, bytes: &[u8], pieces: [&mut Weights; 2]) {
         let mut w = Weights::ZERO;
         // SAFETY: the reader is one of the instruction set.
         whole(bytes, self.layout.bytes, |bytes| unsafe { (self.read)(bytes, &mut w) });
         let unit = self.unit.then(|| f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]])));
-        widen(isa, self.zero, unit, &w, pieces);
+        widen(self.isa, self.zero, unit, &w, pieces);
     }
 
     /// Rounds up to [`DEPTH`] activations of a token.
-    pub(super) fn column(self, isa: Isa, x: &[f32], column: &mut Column) {
-        quantize(isa, self.steps, x, column);
+    pub(super) fn column(self, x: &[f32], column: &mut Column) {
+        quantize(self.isa, self.steps, x, column);
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
             for (bytes, decoded) in w.chunks(wide.layout.bytes).zip(decoded.chunks(CHUNK)) {
                 let mut pieces = [Weights::ZERO; 2];
                 let [a, b] = &mut pieces;
-                wide.read(isa, bytes, [a, b]);
+                wide.read(bytes, [a, b]);
                 for (i, decoded) in decoded.iter().enumerate() {
                     let piece = &pieces[i / DEPTH];
                     let scale = piece.scale[if wide.unit { 0 } else { i % DEPTH / 32 }];
@@ -142,7 +143,7 @@ mod tests {
             let mut activations = Vec::new();
             for x in x.chunks(DEPTH) {
                 let mut to = Column::ZERO;
-                wide.column(isa, x, &mut to);
+                wide.column(x, &mut to);
                 let scale = f64::from(to.scale[0]);
                 for (q, x) in to.q.iter().flatten().flat_map(|q| [*q as i16, (*q >> 16) as i16]).zip(x) {
                     let q = scale * f64::from(q);
