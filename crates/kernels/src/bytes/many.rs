@@ -55,7 +55,7 @@ pub(super) struct Column {
     pub sum: [f32; 16],
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 impl Column {
     pub(super) const ZERO: Column =
         Column { q: [[0; 8]; 8], scale: [0.0; 8], base: [0.0; 8], start: [0; 16], sum: [0.0; 16] };
