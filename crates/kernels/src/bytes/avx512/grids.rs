@@ -1,5 +1,5 @@
-//! The formats whose numbers are points of a grid (iq1_s to iq3_s): eight or 16 points are gathered at once, and a bit for each
-//! weight, which is what signs are kept as, is a mask.
+//! The formats whose numbers are points of a grid (iq1_s to iq3_s): their places are found in vectors, and a bit for each weight,
+//! which is what signs are kept as, is a mask.
 
 use std::arch::x86_64::*;
 
@@ -54,19 +54,26 @@ fn even_of_words(first: u32, second: u32) -> u64 {
 }
 
 vnni! {
+    /// Eight words of 64 bits, looked up by their places. An instruction that gathers takes 1.5 times as long (Cascade Lake).
+    fn eight_of(places: __m512i, word: impl Fn(usize) -> u64) -> __m512i {
+        let mut at = [0u64; 8];
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_storeu_si512(at.as_mut_ptr().cast(), places) };
+        let word = |i: usize| word(at[i] as usize) as i64;
+        _mm512_setr_epi64(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
+    }
+
     /// Eight points along eight axes.
     fn points8<const N: usize>(grid: &[[i8; 8]; N], at: __m512i) -> __m512i {
         const { assert!(N.is_power_of_two()) };
-        let at = _mm512_and_si512(at, _mm512_set1_epi64(N as i64 - 1));
-        // SAFETY: a place below N is one of the grid's.
-        unsafe { _mm512_i64gather_epi64::<8>(at, grid.as_ptr().cast()) }
+        eight_of(at, |at| u64::from_le_bytes(grid[at & (N - 1)].map(|v| v as u8)))
     }
 
     /// 16 points along four axes.
     fn points4<const N: usize>(grid: &[[i8; 4]; N], at: __m512i) -> __m512i {
         const { assert!(N.is_power_of_two()) };
         let at = _mm512_and_si512(at, _mm512_set1_epi32(N as i32 - 1));
-        // SAFETY: as above.
+        // SAFETY: a place below N is one of the grid's.
         unsafe { _mm512_i32gather_epi32::<4>(at, grid.as_ptr().cast()) }
     }
 
@@ -109,9 +116,7 @@ vnni! {
 
     /// Eight times levels, two more where `up`.
     fn levels(at: __m512i, up: u8) -> __m512i {
-        let at = _mm512_and_si512(at, _mm512_set1_epi64(2047));
-        // SAFETY: the grid has 2048 points.
-        let q = unsafe { _mm512_i64gather_epi64::<8>(at, tables::IQ1.as_ptr().cast()) };
+        let q = eight_of(at, |at| u64::from_le_bytes(tables::IQ1[at & 2047]));
         // Levels are at most 2: nothing goes from one to the next.
         let q = _mm512_slli_epi64::<3>(q);
         _mm512_mask_add_epi64(q, up, q, _mm512_set1_epi8(2))
