@@ -69,8 +69,8 @@ pub(crate) enum Role {
 /// as one stack and have `all` rows together.
 ///
 /// With AMX, tiles of bytes do 1.6 times the work of those of bf16; with AVX-512-VNNI, and from AVX2 on without VNNI, products
-/// with blocks of 256 that are scaled once in a block do 1.4 times the work of others. They cost what llama.cpp's products cost: there activations have a
-/// scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
+/// with blocks of 256 that are scaled once in a block do 1.4 times the work of others. They cost what llama.cpp's products cost:
+/// there activations have a scale for each 256 before blocks of that length, for each 32 before the others. Measured on trained models
 /// (benches/RESULTS.md), half of a feed-forward layer, its gate, takes the most time and loses least, so that in tiles even
 /// formats of short blocks may round it as coarsely, unless some activations are far beyond the others (the kernels look at
 /// them); without tiles the other matrices, whose activations are rounded to bytes too, leave no room for it. The layer's other
@@ -513,8 +513,10 @@ mod tests {
                     // Where weights are rounded as well, a little more.
                     let most = if tiles { 1.4 } else { 1.2 };
                     assert!(ours <= most * theirs, "{isa} {format} {tokens} {rounding:?}: {ours:e} beside {theirs:e}");
-                    // Of f32 it would be 1e-9.
-                    assert!(floats || ours > 1e-6 * theirs, "{isa} {format} {tokens} {rounding:?} rounds nothing");
+                    // Of f32 it would be 1e-9, of activations in 16 bits 1e-5 and more.
+                    let wide = matches!(format, Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS) && tokens > FEW;
+                    let least = if wide && matches!(isa, Isa::Avx2 | Isa::Avx512) { 1e-6 } else { 1e-3 };
+                    assert!(floats || ours > least * theirs, "{isa} {format} {tokens} {rounding:?} rounds nothing");
                 }
             }
         }

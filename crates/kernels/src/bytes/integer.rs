@@ -3,8 +3,8 @@
 //! Without dot products of bytes (VNNI), sums of products in 16 bits are widened to 32 by a multiplication with ones. It brings
 //! them to scale as well, where scales are integers: then all of a chunk is summed in integers, and scaled once. Weights keep
 //! the numbers and scales that they have in the file, but for what rounding scales to a fraction of the largest costs: at most a
-//! quarter of what rounding activations costs, a hundredth with q4_k. Those have one scale for all that meet a chunk, as llama.cpp gives them before blocks of
-//! that length.
+//! quarter of what rounding activations costs, a thirtieth with q4_k. Those have one scale for all that meet a chunk, as llama.cpp
+//! gives them before blocks of that length.
 
 use imaginal_numeric::Format;
 
@@ -148,9 +148,9 @@ simd_fn! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bytes::tests::{assert_products, operands};
     use crate::isa::available;
     use crate::packed::Rounding;
-    use crate::testing::Random;
 
     /// The halves of a word.
     fn halves(word: u32) -> [f64; 2] {
@@ -163,13 +163,7 @@ mod tests {
         for (isa, format) in available().flat_map(|isa| formats().map(move |format| (isa, format))) {
             let Some(integers) = Integers::new(isa, format) else { continue };
             let (n, k, m) = (37, 768, 11);
-            let mut random = Random::new(5);
-            let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.uniform(-1.0, 1.0)).collect() };
-            let row_bytes = format.bytes_for(k).unwrap();
-            let (mut w, x) = (vec![0; n * row_bytes], numbers(m * k));
-            format.encode(&numbers(n * k), &mut w).unwrap();
-            let mut decoded = vec![0.0; n * k];
-            format.decode(&w, &mut decoded).unwrap();
+            let (w, decoded, x) = operands(format, (m, n, k));
             let group = integers.layout.group;
             let words = Words::of(group);
             let mut weights = Vec::new();
@@ -202,13 +196,7 @@ mod tests {
                 assert_eq!(column.scale[0], scale);
                 activations.extend(q.map(|q| f64::from(scale) * f64::from(q)));
             }
-            let mut out = vec![f32::NAN; m * n];
-            super::super::matmul(isa, 2, Rounding::Int8, format, &w, row_bytes, n, k, &x, m, &mut out);
-            for (i, out) in out.iter().enumerate() {
-                let products = weights[i % n * k..][..k].iter().zip(&activations[i / n * k..]);
-                let (exact, size) = products.fold((0.0, 0.0), |(sum, all), (a, b)| (sum + a * b, all + (a * b).abs()));
-                assert!((f64::from(*out) - exact).abs() <= 1e-6 * size, "{isa} {format} {i}: {out} is not {exact}");
-            }
+            assert_products(isa, Rounding::Int8, format, &w, (m, n, k), &x, &weights, &activations);
         }
     }
 }

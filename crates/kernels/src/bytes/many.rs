@@ -1,8 +1,8 @@
 //! Many tokens: panels of rows, transposed so that the lanes of a vector are rows, times blocks of tokens.
 //!
-//! Activations have a scale for each 32, or one for all that meet a panel (`coarse`, `integer`, `wide`). A task has some panels, which pass over each
-//! chunk of the activations while it is in the second-level cache; its sums stay there too, until the last chunk, so that results
-//! are written once.
+//! Activations have a scale for each 32, or one for all that meet a panel (`coarse`, `integer`, `wide`). A task has some panels,
+//! which pass over each chunk of the activations while it is in the second-level cache; its sums stay there too, until the last
+//! chunk, so that results are written once.
 
 use imaginal_numeric::Format;
 
@@ -118,8 +118,8 @@ impl Scales {
         }
     }
 
-    /// Adds the products of panels with each column to the sums: those of other rows follow each other, other columns have a column
-    /// of each token of their own.
+    /// Adds the products of panels with columns to the sums. Panels of other rows have sums that follow those of the first; where
+    /// panels continue rows, the columns that they meet follow those of the first.
     fn multiply(self, panels: &[Panel], x: &[Column], sums: &mut [[f32; ROWS]]) {
         match self {
             Scales::Fine(_, _, tile) => {

@@ -55,6 +55,32 @@ fn every_block_format_is_read() {
     }
 }
 
+#[test]
+fn any_bytes_are_read_as_without_instructions() {
+    let mut random = crate::testing::Random::new(4);
+    for format in formats() {
+        let plain = read::plain(format).unwrap();
+        for isa in sets() {
+            let read = kernel(isa, format).unwrap().read;
+            for _ in 0..50 {
+                let bytes: Vec<u8> = (0..read::layout(format).unwrap().bytes).map(|_| random.bits() as u8).collect();
+                let (mut got, mut expected) = (Weights::ZERO, Weights::ZERO);
+                // SAFETY: the CPU has the instructions.
+                unsafe {
+                    read(&bytes, &mut got);
+                    plain(&bytes, &mut expected);
+                }
+                assert_eq!(got.q, expected.q, "{isa} {format}");
+                let numbers = |w: &Weights| w.scale.into_iter().chain(w.min).collect::<Vec<f32>>();
+                for (got, expected) in numbers(&got).into_iter().zip(numbers(&expected)) {
+                    let same = (got - expected).abs() <= 1e-6 * expected.abs() || got.is_nan() && expected.is_nan();
+                    assert!(same || got == expected, "{isa} {format}: {got} is not {expected}");
+                }
+            }
+        }
+    }
+}
+
 /// Which activations of a chunk share a scale with few tokens, 16 each.
 fn groups(order: &Order) -> [usize; CHUNK] {
     let (mut groups, mut runs) = ([usize::MAX; CHUNK], order.runs);
@@ -128,6 +154,43 @@ fn against_the_decoded_matrix_in_f64() {
     }
 }
 
+/// Checks the products of the first `m` of `x` with packed weights against those of what both were rounded to.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn assert_products(
+    isa: Isa,
+    rounding: Rounding,
+    format: Format,
+    w: &[u8],
+    (m, n, k): (usize, usize, usize),
+    x: &[f32],
+    weights: &[f64],
+    activations: &[f64],
+) {
+    let mut out = vec![f32::NAN; m * n];
+    matmul(isa, 2, rounding, format, w, w.len() / n, n, k, &x[..m * k], m, &mut out);
+    for (i, out) in out.iter().enumerate() {
+        let products = weights[i % n * k..][..k].iter().zip(&activations[i / n * k..]);
+        let (exact, magnitudes) = products.fold((0.0, 0.0), |(sum, all), (a, b)| (sum + a * b, all + (a * b).abs()));
+        let at = (i / n, i % n);
+        assert!(
+            (f64::from(*out) - exact).abs() <= 1e-6 * magnitudes,
+            "{isa} {format} {m}×{n}×{k} at {at:?}: {out} is not {exact}"
+        );
+    }
+}
+
+/// Random weights in a format, what they are decoded to, and activations.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn operands(format: Format, (m, n, k): (usize, usize, usize)) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
+    let mut random = crate::testing::Random::new(1);
+    let mut w = vec![0; n * format.bytes_for(k).unwrap()];
+    format.encode(&random.vec(n * k, -1.0, 1.0), &mut w).unwrap();
+    let mut decoded = vec![0.0; n * k];
+    format.decode(&w, &mut decoded).unwrap();
+    (w, decoded, random.vec(m * k, -1.0, 1.0))
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn coarse_scales_multiply_what_was_rounded() {
@@ -138,11 +201,7 @@ fn coarse_scales_multiply_what_was_rounded() {
         let rounder = coarse::Rounder::new(format);
         for (n, k) in [(37, 256), (64, 512), (100, 1280)] {
             let row_bytes = format.bytes_for(k).unwrap();
-            let mut w = vec![0; n * row_bytes];
-            let mut random = crate::testing::Random::new(1);
-            let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.uniform(-1.0, 1.0)).collect() };
-            format.encode(&numbers(n * k), &mut w).unwrap();
-            let x = numbers(40 * k);
+            let (w, _, x) = operands(format, (40, n, k));
             let (mut weights, mut activations) = (vec![0.0; n * k], vec![0.0; 40 * k]);
             let bytes = read::layout(format).unwrap().bytes;
             let rounded = |scale: f32, q: &[i8; CHUNK], to: &mut [f64]| {
@@ -162,18 +221,8 @@ fn coarse_scales_multiply_what_was_rounded() {
                 }
             }
             for m in [9, 10, 11, 12, 13, 14, 40] {
-                let mut out = vec![f32::NAN; m * n];
-                matmul(Isa::Avx512Vnni, 2, Rounding::Int8, format, &w, row_bytes, n, k, &x[..m * k], m, &mut out);
-                for (i, out) in out.iter().enumerate() {
-                    let products = weights[i % n * k..][..k].iter().zip(&activations[i / n * k..]);
-                    let (exact, magnitudes) =
-                        products.fold((0.0, 0.0), |(sum, all), (a, b)| (sum + a * b, all + (a * b).abs()));
-                    let at = (i / n, i % n);
-                    assert!(
-                        (f64::from(*out) - exact).abs() <= 1e-6 * magnitudes,
-                        "{format} {m}×{n}×{k} at {at:?}: {out} is not {exact}"
-                    );
-                }
+                let sizes = (m, n, k);
+                assert_products(Isa::Avx512Vnni, Rounding::Int8, format, &w, sizes, &x, &weights, &activations);
             }
         }
     }

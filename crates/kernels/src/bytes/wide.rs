@@ -106,9 +106,9 @@ simd_fn! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bytes::tests::{assert_products, operands};
     use crate::isa::available;
     use crate::packed::Rounding;
-    use crate::testing::Random;
 
     #[test]
     fn products_are_those_of_what_was_rounded() {
@@ -116,13 +116,7 @@ mod tests {
         for (isa, format) in available().flat_map(|isa| formats().map(move |format| (isa, format))) {
             let Some(wide) = Wide::new(isa, format) else { continue };
             let (n, k, m) = (37, 768, 11);
-            let mut random = Random::new(6);
-            let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.uniform(-1.0, 1.0)).collect() };
-            let row_bytes = format.bytes_for(k).unwrap();
-            let (mut w, x) = (vec![0; n * row_bytes], numbers(m * k));
-            format.encode(&numbers(n * k), &mut w).unwrap();
-            let mut decoded = vec![0.0; n * k];
-            format.decode(&w, &mut decoded).unwrap();
+            let (w, decoded, x) = operands(format, (m, n, k));
             let mut weights = Vec::new();
             for (bytes, decoded) in w.chunks(wide.layout.bytes).zip(decoded.chunks(CHUNK)) {
                 let mut pieces = [Weights::ZERO; 2];
@@ -151,13 +145,7 @@ mod tests {
                     activations.push(q);
                 }
             }
-            let mut out = vec![f32::NAN; m * n];
-            super::super::matmul(isa, 2, Rounding::Bf16, format, &w, row_bytes, n, k, &x, m, &mut out);
-            for (i, out) in out.iter().enumerate() {
-                let products = weights[i % n * k..][..k].iter().zip(&activations[i / n * k..]);
-                let (exact, size) = products.fold((0.0, 0.0), |(sum, all), (a, b)| (sum + a * b, all + (a * b).abs()));
-                assert!((f64::from(*out) - exact).abs() <= 1e-6 * size, "{isa} {format} {i}: {out} is not {exact}");
-            }
+            assert_products(isa, Rounding::Bf16, format, &w, (m, n, k), &x, &weights, &activations);
         }
     }
 }

@@ -5,17 +5,8 @@ use std::arch::x86_64::*;
 
 use imaginal_numeric::tables;
 
+use super::rows::{load, sixteen};
 use super::{Registers, half, shifted, twice};
-
-/// Defines functions compiled with AVX-512-VNNI.
-macro_rules! vnni {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: usize>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
-        $(#[$doc])*
-        #[inline]
-        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        $vis fn $name $(<const $c: usize>)? ($($arg: $ty),*) -> $ret $body
-    )*};
-}
 
 /// The bytes at `at`.
 #[inline(always)]
@@ -90,9 +81,7 @@ vnni! {
 
     /// 16 bytes at `at` as words of 32 bits.
     fn wide16(block: &[u8], at: usize) -> __m512i {
-        let bytes: [u8; 16] = bytes(block, at);
-        // SAFETY: 16 bytes.
-        _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+        _mm512_cvtepu8_epi32(sixteen(block, at))
     }
 
     /// `d · (plus + codes) · unit`.
@@ -131,9 +120,7 @@ vnni! {
             let down = (if rest & 0x8000 != 0 { 15 } else { 0 }) | (if rest >> 31 != 0 { 240 } else { 0 });
             levels(_mm512_or_si512(wide8(eight(block, 2 + 8 * v)), _mm512_slli_epi64::<8>(high)), !down)
         };
-        let rest: [u8; 16] = bytes(block, 34);
-        // SAFETY: 16 bytes.
-        let rest = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(rest.as_ptr().cast()) });
+        let rest = _mm256_cvtepu16_epi32(sixteen(block, 34));
         let codes = _mm256_and_si256(_mm256_srli_epi32::<11>(rest), _mm256_set1_epi32(14));
         let codes = _mm256_cvtepi32_ps(_mm256_add_epi32(codes, _mm256_set1_epi32(1)));
         let scale = _mm256_mul_ps(_mm256_set1_ps(half(block, 0) / 8.0), codes);
@@ -165,17 +152,12 @@ vnni! {
             let at = wide8(u64::from(word(0)) | u64::from(word(2)) << 32);
             signed(points8(tables::IQ2_XXS, at), even_of_words(word(1), word(3)), 43)
         };
-        let words: [u8; 64] = bytes(block, 2);
-        // SAFETY: 64 bytes.
-        let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-        shifted([q(0), q(1), q(2), q(3)], codes_of_words(words, half(block, 0), 0.25), -43.0)
+        shifted([q(0), q(1), q(2), q(3)], codes_of_words(load(block, 2), half(block, 0), 0.25), -43.0)
     }
 
     pub(super) fn iq2_xs(block: &[u8]) -> Registers {
         let q = |v: usize| {
-            let groups: [u8; 16] = bytes(block, 2 + 16 * v);
-            // SAFETY: 16 bytes.
-            let groups = unsafe { _mm_loadu_si128(groups.as_ptr().cast()) };
+            let groups = sixteen(block, 2 + 16 * v);
             let signs = _mm_cvtepi16_epi8(_mm_srli_epi16::<9>(groups));
             let at = _mm512_cvtepu16_epi64(groups);
             signed(points8(tables::IQ2_XS, at), even(_mm_cvtsi128_si64(signs) as u64), 43)

@@ -9,6 +9,17 @@ use super::read::{self, E2M1, IQ4};
 use super::rows::{Rows, TOGETHER};
 use super::{Activations, CHUNK, Kernel, Lanes, Order, PLAIN, Weights};
 
+/// Defines functions compiled with AVX-512-VNNI.
+macro_rules! vnni {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        $vis fn $name $(<const $c: $of>)? ($($arg: $ty),*) $(-> $ret)? $body
+    )*};
+}
+
+// After the macro, which they use.
 mod grids;
 mod rows;
 
@@ -22,16 +33,6 @@ struct Registers {
 
 /// Rounds the weights of a chunk's bytes and returns their scale. Unsafe to call without AVX-512-VNNI.
 pub(super) type Round = unsafe fn(&[u8], &mut [i8; CHUNK]) -> f32;
-
-/// Defines functions compiled with AVX-512-VNNI.
-macro_rules! vnni {
-    ($($(#[$doc:meta])* fn $name:ident $(<const $c:ident: usize>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
-        $(#[$doc])*
-        #[inline]
-        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn $name $(<const $c: usize>)? ($($arg: $ty),*) $(-> $ret)? $body
-    )*};
-}
 
 /// Defines the kernel of each format from what reads 256 of its weights, `$bytes` long, and what multiplies rows.
 macro_rules! kernels {

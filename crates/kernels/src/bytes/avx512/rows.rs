@@ -27,16 +27,6 @@ pub(super) fn one<R: Rows<BYTES>, const BYTES: usize>(
     unsafe { rows::one::<R, BYTES>(rows, row_bytes, x, out) }
 }
 
-/// Makes functions compiled with AVX-512-VNNI.
-macro_rules! vnni {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
-        $(#[$doc])*
-        #[inline]
-        #[target_feature(enable = "f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        $vis fn $name $(<const $c: $of>)? ($($arg: $ty),*) -> $ret $body
-    )*};
-}
-
 /// 256 weights whose scales are whole numbers in units of `unit`.
 #[derive(Clone, Copy)]
 pub(super) struct Whole {
@@ -169,14 +159,14 @@ vnni! {
     }
 
     /// 64 bytes.
-    fn load(block: &[u8], at: usize) -> __m512i {
+    pub(super) fn load(block: &[u8], at: usize) -> __m512i {
         let bytes = &block[at..at + 64];
         // SAFETY: as many were just taken.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
     /// 16 bytes.
-    fn sixteen(block: &[u8], at: usize) -> __m128i {
+    pub(super) fn sixteen(block: &[u8], at: usize) -> __m128i {
         let bytes = &block[at..at + 16];
         // SAFETY: as many were just taken.
         unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
