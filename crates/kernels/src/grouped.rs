@@ -134,15 +134,15 @@ fn few<const N: usize>(w: [Matrices; N], n: usize, k: usize, x: &[f32], groups: 
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let Matrices { stack: Stack { format, .. }, rounding, .. } = w[0];
-        if w.iter().all(|w| (w.stack.format, w.rounding) == (format, rounding)) {
-            let of = |group: &Group| bytes::Group {
-                w: w.map(|w| w.rows(group.matrix, 0..n).bytes),
-                tokens: group.tokens.clone(),
+        let alike = w.iter().all(|w| (w.stack.format, w.rounding) == (format, rounding));
+        if alike && packed::few_from_bytes(isa(), rounding, format) {
+            let mut rest = out;
+            let product = |group: &Group| {
+                let out = rest.split_off_mut(..group.tokens.len() * n).expect("as long as all tokens' results");
+                let w = w.map(|w| w.rows(group.matrix, 0..n).bytes);
+                bytes::Product { format, w, rows: n, tokens: group.tokens.clone(), out }
             };
-            let groups: Vec<_> = groups.iter().map(of).collect();
-            if packed::matmul_groups(isa(), rounding, format, &groups, n, k, x, out) {
-                return;
-            }
+            return packed::matmul_few(isa(), groups.iter().map(product).collect(), k, x);
         }
     }
     // Enough tasks that threads end together, and no more: each rounds its activations again.

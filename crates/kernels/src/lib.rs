@@ -26,7 +26,7 @@ mod unpack;
 pub mod vecmath;
 
 pub use gemm::{MatRef, MatRef64, gemm, gemm_batch, gemm_f64};
-pub use packed::matmul_packed;
+pub use packed::{PackedProduct, matmul_packed, matmul_packed_all};
 pub mod attention;
 pub mod conv;
 pub mod embedding;

@@ -8,7 +8,7 @@ use imaginal_numeric::Format;
 #[cfg(target_arch = "x86_64")]
 use crate::amx::Rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::bytes::Group;
+use crate::bytes::Product;
 use crate::gemm::few::{self, Few, Kind, Out, Weights};
 use crate::gemm::{FEW, MatRef, Right, dots, run};
 use crate::isa::{Isa, isa};
@@ -225,29 +225,60 @@ pub(crate) fn matmul_swiglu(
     }
 }
 
-/// [`matmul_packed_with`] of groups of at most [`FEW`] tokens, each with the `n` rows of its own matrix, or
-/// [`matmul_swiglu`] with its two, in one call of the pool. `false` if there is no such kernel; nothing is computed then.
+/// Whether products of few tokens are computed from bytes.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) fn few_from_bytes(isa: Isa, rounding: Rounding, format: Format) -> bool {
+    way(isa, rounding, format, FEW) == Way::Bytes
+}
+
+/// Products of few tokens, each [`matmul_packed_with`] of its own tokens of x\[m, k\] with its matrix, or [`matmul_swiglu`] with
+/// its two, in one call of the pool.
 ///
 /// # Panics
-/// If the matrices are empty, or a slice does not have the length that the shape asks for.
+/// If a format is not one that is computed [from bytes](few_from_bytes), or a slice does not have the length that the shape
+/// asks for.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn matmul_groups<const N: usize>(
-    isa: Isa,
-    rounding: Rounding,
-    format: Format,
-    groups: &[Group<N>],
-    n: usize,
-    k: usize,
-    x: &[f32],
-    out: &mut [f32],
-) -> bool {
-    let m = x.len() / k;
-    let (true, Some(row_bytes)) = (way(isa, rounding, format, FEW) == Way::Bytes, format.bytes_for(k)) else {
-        return false;
-    };
-    crate::bytes::matmul_groups(isa, threads(m, n, k), format, groups, row_bytes, n, k, x, m, out);
-    true
+pub(crate) fn matmul_few<const N: usize>(isa: Isa, products: Vec<Product<N>>, k: usize, x: &[f32]) {
+    let work = products.iter().map(|product| product.tokens.len() * product.rows).sum();
+    crate::bytes::matmul_few(isa, threads(1, work, k), products, k, x);
+}
+
+/// A matrix of [`matmul_packed_all`], and where its product goes.
+#[derive(Debug)]
+pub struct PackedProduct<'a> {
+    /// The number format.
+    pub format: Format,
+    /// The rows, one after another.
+    pub bytes: &'a [u8],
+    /// How many.
+    pub rows: usize,
+    /// out\[m, rows\].
+    pub out: &'a mut [f32],
+}
+
+/// [`matmul_packed`] of the same x\[m, k\] with several matrices: the same bits. With few rows of x it is one call of the pool, and
+/// x is rounded once.
+///
+/// # Panics
+/// As [`matmul_packed`].
+pub fn matmul_packed_all(products: Vec<PackedProduct>, k: usize, x: &[f32], m: usize) {
+    let rounded = |f: &PackedProduct| rounding(f.format, f.rows, f.rows, k, Role::Alone);
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if k > 0 && (1..=FEW).contains(&m) && products.iter().all(|f| few_from_bytes(isa(), rounded(f), f.format)) {
+        assert_eq!(x.len(), m * k, "matmul_packed_all: elements of x for {m} rows of {k}");
+        let products = products.into_iter().map(|PackedProduct { format, bytes, rows, out }| Product {
+            format,
+            w: [bytes],
+            rows,
+            tokens: 0..m,
+            out,
+        });
+        return matmul_few(isa(), products.collect(), k, x);
+    }
+    for product in products {
+        let (rounding, PackedProduct { format, bytes, rows, out }) = (rounded(&product), product);
+        matmul_packed_with(isa(), rounding, format, bytes, rows, k, x, m, out);
+    }
 }
 
 /// What a product is computed from.

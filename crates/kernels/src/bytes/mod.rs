@@ -30,7 +30,7 @@ mod wide;
 
 use imaginal_numeric::Format;
 
-pub(crate) use self::few::Group;
+pub(crate) use self::few::Product;
 
 use crate::gemm::FEW;
 use crate::isa::Isa;
@@ -71,6 +71,7 @@ struct Activations {
 }
 
 /// How a kernel wants 256 activations.
+#[derive(PartialEq, Eq)]
 struct Order {
     /// Which 16 of them come first, which second, and so on.
     runs: [u8; 16],
@@ -172,10 +173,10 @@ pub(crate) fn matmul(
     assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
     assert!(x.len() >= m * k && out.len() >= m * n && w.len() >= n * row_bytes);
     if m <= FEW {
-        few::matmul(isa, threads, format, &[Group { w: [w], tokens: 0..m }], row_bytes, n, k, x, m, out, |_| {});
-    } else {
-        many::matmul(isa, threads, rounding, format, [w], row_bytes, n, k, x, m, out, |_| {});
+        let product = Product { format, w: [w], rows: n, tokens: 0..m, out };
+        return few::matmul(isa, threads, vec![product], k, &x[..m * k], |_| {});
     }
+    many::matmul(isa, threads, rounding, format, [w], row_bytes, n, k, x, m, out, |_| {});
 }
 
 /// out\[m, n\] = silu(x · Gᵀ) · (x · Uᵀ), each product as in [`matmul`], with `w` the bytes of G and U.
@@ -199,32 +200,18 @@ pub(crate) fn matmul_swiglu(
     assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
     assert!(x.len() >= m * k && out.len() >= m * n && w.iter().all(|w| w.len() >= n * row_bytes));
     if m <= FEW {
-        let group = Group { w, tokens: 0..m };
-        return matmul_groups(isa, threads, format, &[group], row_bytes, n, k, x, m, out);
+        return matmul_few(isa, threads, vec![Product { format, w, rows: n, tokens: 0..m, out }], k, &x[..m * k]);
     }
     let join = |[gate, up]: [&mut [f32]; 2]| vecmath::swiglu_in_place(isa, gate, up);
     many::matmul(isa, threads, rounding, format, w, row_bytes, n, k, x, m, out, join);
 }
 
-/// [`matmul`] of each group of tokens with its matrix, or [`matmul_swiglu`] with its two.
+/// Products of few tokens of `x`\[m, k\], each as [`matmul`] has it with its matrix, or as [`matmul_swiglu`] with its two.
 ///
 /// # Panics
-/// As [`matmul`], or if a group has more than [`FEW`] tokens.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn matmul_groups<const N: usize>(
-    isa: Isa,
-    threads: usize,
-    format: Format,
-    groups: &[Group<N>],
-    row_bytes: usize,
-    n: usize,
-    k: usize,
-    x: &[f32],
-    m: usize,
-    out: &mut [f32],
-) {
-    assert!(supported(isa, format), "no products of bytes for {format} with {isa}");
-    few::matmul(isa, threads, format, groups, row_bytes, n, k, x, m, out, |parts| {
+/// As [`matmul`], or if a product has more than [`FEW`] tokens.
+pub(crate) fn matmul_few<const N: usize>(isa: Isa, threads: usize, products: Vec<Product<N>>, k: usize, x: &[f32]) {
+    few::matmul(isa, threads, products, k, x, |parts| {
         let [gate, others @ ..] = &mut { parts }[..] else { return };
         others.iter().for_each(|up| vecmath::swiglu_in_place(isa, gate, up));
     });

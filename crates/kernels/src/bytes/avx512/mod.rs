@@ -20,8 +20,11 @@ macro_rules! vnni {
 }
 
 // After the macro, which they use.
+mod activations;
 mod grids;
 mod rows;
+
+pub(super) use self::activations::quantize;
 
 /// 256 weights in registers.
 #[derive(Clone, Copy)]
