@@ -129,10 +129,9 @@ fn attend_cached(filter: &str) {
             let Some(layout) = CacheLayout::new(format, 1, hkv, tk, d) else { continue };
             let (mut k, mut v) = (vec![0; layout.bytes()], vec![0; layout.bytes()]);
             let row = data(2 * d + tk, -2.0, 2.0);
-            for (t, h) in (0..tk).flat_map(|t| (0..hkv).map(move |h| (t, h))) {
-                layout.write(&mut k, 0, h, t, &row[t..t + d]);
-                layout.write(&mut v, 0, h, t, &row[t + d..t + 2 * d]);
-            }
+            let row = |first: usize| Heads { data: &row[first..], bs: 0, ts: 1, hs: 0 };
+            layout.write(&mut k, 0, tk, row(0));
+            layout.write(&mut v, 0, tk, row(d));
             let q = data(tq * hq * d, -2.0, 2.0);
             let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; hq * tq]);
             time(filter, &format!("attention {format} {tq} of {tk}"), || {

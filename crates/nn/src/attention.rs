@@ -166,14 +166,15 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, state: Option<&mut KvState>) -> Result<Tensor> {
         let Some(state) = state else { return Ok(self.lend(x)?.0) };
         let start = state.len();
-        let (k, mut v) = self.keys_and_values(x, start)?;
+        let ((q, gate), [k, v]) = self.project_all(x)?;
+        let (k, mut v) = self.place_kv(k, &v, start)?;
         let (b, t, c) = (x.dim(0)?, x.dim(1)?, &self.config);
         if c.key_dim() > c.head_dim {
             let rest = Tensor::zeros([b, t, c.kv_heads, c.key_dim() - c.head_dim], v.dtype(), v.device())?;
             v = Tensor::cat(&[&v, &rest], 3)?;
         }
         state.append(&k, &v)?;
-        self.attend(x, start, SharedKv::State(state))
+        self.finish(self.look(q, start, SharedKv::State(state))?, gate)
     }
 
     /// [`Attention::forward`] without a state, and keys and values for layers that share them.
@@ -181,8 +182,9 @@ impl Attention {
     /// # Errors
     /// The shapes do not fit.
     pub fn lend(&self, x: &Tensor) -> Result<(Tensor, (Tensor, Tensor))> {
-        let (k, v) = self.keys_and_values(x, 0)?;
-        Ok((self.attend(x, 0, SharedKv::Tensors(&k, &v))?, (k, v)))
+        let ((q, gate), [k, v]) = self.project_all(x)?;
+        let (k, v) = self.place_kv(k, &v, 0)?;
+        Ok((self.finish(self.look(q, 0, SharedKv::Tensors(&k, &v))?, gate)?, (k, v)))
     }
 
     /// `x[b, t, hidden]` → the same shape, with keys and values of another layer, which has got these `t` tokens already.
@@ -196,7 +198,8 @@ impl Attention {
         };
         let start =
             start.ok_or_else(|| Error::argument("attention", "the layer that lends has not got these tokens"))?;
-        self.attend(x, start, kv)
+        let (q, gate) = self.split(self.clip(self.q.forward(x)?)?)?;
+        self.finish(self.look(q, start, kv)?, gate)
     }
 
     /// `x[1, t, hidden]` → the same shape, for several texts that lie one after another in `x` and see nothing of each
@@ -212,8 +215,7 @@ impl Attention {
             let what = format!("texts of {} tokens in a tensor {:?}", lengths.iter().sum::<usize>(), x.shape());
             return Err(Error::argument("attention", what));
         }
-        let (q, gate) = self.queries(x)?;
-        let [k, v] = self.project_kv(x)?;
+        let ((q, gate), [k, v]) = self.project_all(x)?;
         let (mut first, mut all) = (0, Vec::new());
         // Texts of one length that lie side by side are a batch.
         for group in lengths.chunk_by(|a, b| a == b).filter(|group| group[0] > 0) {
@@ -230,20 +232,22 @@ impl Attention {
         }
     }
 
-    /// `x[b, t, hidden]`, which stands at `start`, attends to these keys and values.
-    fn attend(&self, x: &Tensor, start: usize, kv: SharedKv) -> Result<Tensor> {
-        let (q, gate) = self.queries(x)?;
-        self.finish(self.look(q, start, kv)?, gate)
+    /// Projected queries, with their gates, keys and values.
+    fn project_all(&self, x: &Tensor) -> Result<((Tensor, Option<Tensor>), [Tensor; 2])> {
+        let Some((k, v)) = &self.kv else {
+            return Err(Error::argument("attention", "this layer has the keys and values of another"));
+        };
+        let [q, k, v] = Linear::forward_all([&self.q, k, v], x)?;
+        Ok((self.split(self.clip(q)?)?, [self.clip(k)?, self.clip(v)?]))
     }
 
-    /// Projected queries `[b, t, heads · head_dim]` and, where there are any, gates of the same shape.
-    fn queries(&self, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    /// Queries `[b, t, heads · head_dim]` and, where there are any, gates of the same shape, of what was projected.
+    fn split(&self, q: Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let c = &self.config;
-        let (b, t) = (x.dim(0)?, x.dim(1)?);
-        let q = self.project(&self.q, x)?;
         if !c.gated {
             return Ok((q, None));
         }
+        let (b, t) = (q.dim(0)?, q.dim(1)?);
         let both = q.reshape([b, t, c.heads, 2 * c.head_dim])?;
         let half = |first: usize| both.narrow(3, first, c.head_dim)?.reshape([b, t, c.heads * c.head_dim]);
         Ok((half(0)?, Some(half(c.head_dim)?)))
@@ -293,20 +297,7 @@ impl Attention {
         y.reshape([b, t, c.heads * c.head_dim])
     }
 
-    /// Keys `[b, t, kv_heads, key_dim]` and values `[b, t, kv_heads, head_dim]` of `x`, which stands at `start`.
-    fn keys_and_values(&self, x: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
-        let [k, v] = self.project_kv(x)?;
-        self.place_kv(k, &v, start)
-    }
-
-    /// Projected keys and values.
-    fn project_kv(&self, x: &Tensor) -> Result<[Tensor; 2]> {
-        let Some((k, v)) = &self.kv else {
-            return Err(Error::argument("attention", "this layer has the keys and values of another"));
-        };
-        Ok([self.project(k, x)?, self.project(v, x)?])
-    }
-
+    /// Keys `[b, t, kv_heads, key_dim]` and values `[b, t, kv_heads, head_dim]` of what was projected, which stands at `start`.
     fn place_kv(&self, k: Tensor, v: &Tensor, start: usize) -> Result<(Tensor, Tensor)> {
         let c = &self.config;
         let (b, t) = (k.dim(0)?, k.dim(1)?);
@@ -325,8 +316,7 @@ impl Attention {
         Ok((k, v))
     }
 
-    fn project(&self, linear: &Linear, x: &Tensor) -> Result<Tensor> {
-        let y = linear.forward(x)?;
+    fn clip(&self, y: Tensor) -> Result<Tensor> {
         match self.config.clip {
             Some(bound) => y.clamp(-bound, bound),
             None => Ok(y),

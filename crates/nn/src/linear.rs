@@ -46,6 +46,20 @@ impl Linear {
         self.weight.linear(x, bias.as_ref())
     }
 
+    /// What [`Linear::forward`] gives for each of the layers; a few tokens are rounded once for all of them.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn forward_all<const N: usize>(layers: [&Linear; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let mut all = Weight::linears(layers.map(|layer| &layer.weight), x)?;
+        for (y, layer) in all.iter_mut().zip(layers) {
+            if let Some(bias) = &layer.bias {
+                *y = y.add(&bias.get())?;
+            }
+        }
+        Ok(all)
+    }
+
     /// `silu(gate(x)) · up(x)`, for two layers of one shape.
     ///
     /// # Errors

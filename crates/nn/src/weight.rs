@@ -112,6 +112,20 @@ impl Weight {
         }
     }
 
+    /// [`Weight::linear`] with several weights. A few tokens are rounded once for all that are packed.
+    ///
+    /// # Errors
+    /// As [`Weight::linear`].
+    pub fn linears<const N: usize>(weights: [&Weight; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let forms = weights.map(|w| w.form().packed);
+        if forms.iter().all(Option::is_some) {
+            let mut packed = forms.iter().flatten();
+            return x.packed_linears([(); N].map(|()| packed.next().expect("as many as weights")));
+        }
+        let all: Vec<_> = weights.iter().map(|w| w.linear(x, None)).collect::<Result<_>>()?;
+        Ok(all.try_into().unwrap_or_else(|_| unreachable!("as many as weights")))
+    }
+
     /// `silu(x · gateᵀ) · (x · upᵀ)` → `[.., rows]`, for two weights of one shape.
     ///
     /// # Errors

@@ -12,12 +12,15 @@ use crate::testing::{Random, assert_close, wide};
 fn fill(format: Format, x: &mut [f64], [b, t, h, d]: [usize; 4], capacity: usize) -> (CacheLayout, Vec<u8>) {
     let layout = CacheLayout::new(format, b, h, capacity, d).unwrap();
     let mut bytes = vec![0xff; layout.bytes()];
-    let (mut row, mut back) = (vec![0.0; d], vec![0.0; d]);
+    let rows: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+    let rows = Heads::contiguous(&rows, t, h, d);
+    // Some rows come later.
+    layout.write(&mut bytes, 0, t / 3, rows);
+    layout.write(&mut bytes, t / 3, t - t / 3, Heads { data: &rows.data[t / 3 * rows.ts..], ..rows });
+    let mut back = vec![0.0; d];
     for n in 0..b * t * h {
         let (i, j, k) = (n / h / t, n / h % t, n % h);
         let place = at(t, h, d, [i, j, k, 0]);
-        row.iter_mut().zip(&x[place..]).for_each(|(r, x)| *r = *x as f32);
-        layout.write(&mut bytes, i, k, j, &row);
         layout.read(&bytes, i, k, j, &mut back);
         x[place..place + d].iter_mut().zip(&back).for_each(|(x, r)| *x = f64::from(*r));
     }
@@ -124,12 +127,9 @@ fn keys_outside_the_window_are_not_touched() {
             let expected: Vec<_> = available()
                 .map(|isa| run(&case, isa, Cached { layout, bytes: &k }, Cached { layout, bytes: &v }))
                 .collect();
-            for t in 0..first {
-                for h in 0..2 {
-                    layout.write(&mut k, 0, h, t, &[f32::NAN; 32]);
-                    layout.write(&mut v, 0, h, t, &[f32::NAN; 32]);
-                }
-            }
+            let nothing = vec![f32::NAN; first * 2 * 32];
+            layout.write(&mut k, 0, first, Heads::contiguous(&nothing, first, 2, 32));
+            layout.write(&mut v, 0, first, Heads::contiguous(&nothing, first, 2, 32));
             for (isa, expected) in available().zip(expected) {
                 let got = run(&case, isa, Cached { layout, bytes: &k }, Cached { layout, bytes: &v });
                 assert!(got == expected, "{isa} {format} {tq}");
@@ -209,17 +209,17 @@ fn caches_keep_their_rows_when_they_grow() {
         let large = small.with_capacity(9).unwrap();
         assert_eq!(small.bytes(), format.bytes_for(b * h * len * d).unwrap());
         let (mut from, mut to) = (vec![0; small.bytes()], vec![0; large.bytes()]);
-        let mut rows = Vec::new();
-        for n in 0..b * h * len {
-            let row = r.vec(d, -2.0, 2.0);
-            small.write(&mut from, n / h / len, n / len % h, n % len, &row);
+        let values = r.vec(b * h * len * d, -2.0, 2.0);
+        small.write(&mut from, 0, len, Heads { data: &values, bs: h * len * d, ts: d, hs: len * d });
+        let exact = |row: &[f32]| {
             // The rounding is the format's.
             let mut packed = vec![0; format.bytes_for(d).unwrap()];
-            format.encode(&row, &mut packed).unwrap();
+            format.encode(row, &mut packed).unwrap();
             let mut exact = vec![0.0; d];
             format.decode(&packed, &mut exact).unwrap();
-            rows.push(exact);
-        }
+            exact
+        };
+        let rows: Vec<Vec<f32>> = values.chunks(d).map(exact).collect();
         small.copy(&from, &large, &mut to, len);
         for (n, exact) in rows.iter().enumerate() {
             let mut row = vec![0.0; d];

@@ -6,16 +6,20 @@
 //! as vectors.
 
 use imaginal_numeric::Format;
+use imaginal_numeric::half::{f32_to_bf16, f32_to_f16};
 
 use super::Heads;
 use crate::gemm::few::Kind;
-use crate::isa::{Isa, Simd, simd_fn};
+use crate::isa::{Isa, Simd, isa, simd_fn};
+use crate::pool::{self, SharedMut};
 use crate::simd::f16_to_f32;
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
 /// Bytes of a scale, an f16.
 const SCALE: usize = 2;
+/// Elements that one thread writes to a cache sooner than several.
+const SERIAL: usize = 8 * 1024;
 
 /// How a cache of keys, or of values, lies in memory: [batch, heads, capacity, dim] in a number format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,30 +83,54 @@ impl CacheLayout {
         all_rows + ((head * self.scales() + i) * self.capacity + t) * SCALE
     }
 
-    /// Rounds one row of f32 to the format and puts it at position `t` of a head.
+    /// Rounds `t` rows of each head to the format and puts them at the positions from `first` on.
     ///
     /// # Panics
-    /// If `bytes` are not as many as [`CacheLayout::bytes`], the row is not `dim` long, or the place is outside.
-    pub fn write(&self, bytes: &mut [u8], b: usize, h: usize, t: usize, row: &[f32]) {
-        self.check(bytes, b, h, t, row.len());
-        let head = b * self.heads + h;
+    /// If `bytes` are not as many as [`CacheLayout::bytes`], there is no room, or `x` is too short.
+    pub fn write(&self, bytes: &mut [u8], first: usize, t: usize, x: Heads) {
+        x.check("rows", self.batch, t, self.heads, self.dim);
+        assert_eq!(bytes.len(), self.bytes, "cache: bytes of {self:?}");
+        assert!(t <= self.capacity && first <= self.capacity - t, "cache: no room for {t} after {first}: {self:?}");
+        let (isa, shared) = (isa(), SharedMut::new(bytes));
+        // Some positions of a head.
+        let run = (SERIAL / self.dim.max(1)).clamp(1, t.max(1));
+        let runs = t.div_ceil(run);
+        let task = |i: usize| {
+            let head = i / runs;
+            for at in i % runs * run..t.min((i % runs + 1) * run) {
+                let row = &x.data[head / self.heads * x.bs + at * x.ts + head % self.heads * x.hs..][..self.dim];
+                // SAFETY: each task has positions of its own.
+                unsafe { self.write_row(isa, &shared, head, first + at, row) };
+            }
+        };
+        let tasks = self.batch * self.heads * runs;
+        if tasks * run * self.dim > 2 * SERIAL { pool::parallel(tasks, &task) } else { (0..tasks).for_each(task) }
+    }
+
+    /// # Safety
+    /// Nobody else uses this row.
+    unsafe fn write_row(&self, isa: Isa, bytes: &SharedMut<u8>, head: usize, t: usize, row: &[f32]) {
+        // SAFETY: by the caller's word.
+        let part = |at: usize, len: usize| unsafe { bytes.slice(at, len) };
         let at = self.row_at(head, t);
         let encode = |row: &[f32], to: &mut [u8]| {
             if let Err(e) = self.format.encode(row, to) {
                 panic!("cache: {e}");
             }
         };
-        if !blocks(self.kind) {
-            return encode(row, &mut bytes[at..at + self.row_bytes]);
+        match self.kind {
+            Kind::F16 => return to_f16(isa, row, part(at, self.row_bytes)),
+            Kind::Bf16 => return to_bf16(isa, row, part(at, self.row_bytes)),
+            Kind::F32 => return encode(row, part(at, self.row_bytes)),
+            Kind::Q8_0 | Kind::Q4_0 => {}
         }
         let numbers = self.row_bytes / self.scales();
         let mut packed = [0; SCALE + BLOCK];
         let packed = &mut packed[..SCALE + numbers];
         for (i, block) in row.chunks_exact(BLOCK).enumerate() {
             encode(block, packed);
-            let scale = self.scale_at(head, i, t);
-            bytes[scale..scale + SCALE].copy_from_slice(&packed[..SCALE]);
-            bytes[at + i * numbers..at + (i + 1) * numbers].copy_from_slice(&packed[SCALE..]);
+            part(self.scale_at(head, i, t), SCALE).copy_from_slice(&packed[..SCALE]);
+            part(at + i * numbers, numbers).copy_from_slice(&packed[SCALE..]);
         }
     }
 
@@ -159,6 +187,22 @@ impl CacheLayout {
     fn check(&self, bytes: &[u8], b: usize, h: usize, t: usize, len: usize) {
         assert!(bytes.len() == self.bytes && len == self.dim, "cache: {} bytes, row of {len}: {self:?}", bytes.len());
         assert!(b < self.batch && h < self.heads && t < self.capacity, "cache: no place {b}, {h}, {t}: {self:?}");
+    }
+}
+
+simd_fn! {
+    /// The nearest f16 of each, little-endian.
+    fn to_f16<S>(_s: S, from: &[f32], to: &mut [u8]) {
+        for (to, x) in to.as_chunks_mut().0.iter_mut().zip(from) {
+            *to = f32_to_f16(*x).to_le_bytes();
+        }
+    }
+
+    /// The nearest bf16 of each, little-endian.
+    fn to_bf16<S>(_s: S, from: &[f32], to: &mut [u8]) {
+        for (to, x) in to.as_chunks_mut().0.iter_mut().zip(from) {
+            *to = f32_to_bf16(*x).to_le_bytes();
+        }
     }
 }
 

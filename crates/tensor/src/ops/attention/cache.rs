@@ -194,13 +194,7 @@ impl KvCache {
         let all: Vec<Tensor> = all.iter().map(|x| cpu::dense_heads(x)).collect::<Result<_>>()?;
         let (layout, mut parts) = self.writable(capacity)?;
         for (x, buffer) in all.iter().zip(&mut parts) {
-            let x = cpu::heads(x)?;
-            for (b, i) in (0..shape[0]).flat_map(|b| (0..t).map(move |i| (b, i))) {
-                for h in 0..shape[2] {
-                    let row = &x.data[b * x.bs + i * x.ts + h * x.hs..][..shape[3]];
-                    layout.write(buffer.bytes_mut(), b, h, self.len + i, row);
-                }
-            }
+            layout.write(buffer.bytes_mut(), self.len, t, cpu::heads(x)?);
         }
         self.put(layout, parts, need);
         Ok(())

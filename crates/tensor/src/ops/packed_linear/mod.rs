@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 #[cfg(test)]
 mod tests;
 
-use imaginal_kernels::{matmul_packed, pool};
+use imaginal_kernels::{PackedProduct, matmul_packed, matmul_packed_all, pool};
 
 use crate::autograd::record;
 use crate::{DType, Device, Error, Packed, Result, Tensor};
@@ -52,6 +52,34 @@ impl Tensor {
             Some(b) => out.add(b),
             None => Ok(out),
         }
+    }
+
+    /// [`Tensor::packed_linear`] with several matrices of `k` columns each. On the CPU, a few tokens without a gradient are
+    /// rounded once for all of them, and threads divide the rows of all of them.
+    ///
+    /// # Errors
+    /// As [`Tensor::packed_linear`].
+    pub fn packed_linears<const N: usize>(&self, w: [&Packed; N]) -> Result<[Tensor; N]> {
+        let here = self.device().is_cpu() && w.iter().all(|w| w.device().is_cpu());
+        let fits = w.iter().all(|w| self.shape().last() == Some(&w.cols()));
+        let Some(&k) = self.shape().last().filter(|_| here && fits && !self.tracks_grad()) else {
+            let all: Vec<_> = w.iter().map(|w| self.packed_linear(w, None)).collect::<Result<_>>()?;
+            return Ok(all.try_into().unwrap_or_else(|_| unreachable!("as many as matrices")));
+        };
+        let x = self.contiguous()?;
+        let m = x.elem_count().checked_div(k).unwrap_or(0);
+        let shapes = w.map(|w| [&self.shape()[..self.rank() - 1], &[w.rows()]].concat());
+        Tensor::build_n::<f32, N>(shapes.each_ref().map(|shape| &shape[..]), |out| {
+            let products = w.into_iter().zip(out);
+            let products = products.map(|(w, out)| PackedProduct {
+                format: w.format(),
+                bytes: w.bytes(),
+                rows: w.rows(),
+                out,
+            });
+            matmul_packed_all(products.collect(), k, x.as_slice()?, m);
+            Ok(())
+        })
     }
 
     /// `silu(x · Gᵀ) · (x · Uᵀ)`: `[.., k]` → `[.., n]` with both matrices packed as `[n, k]`; what [`Tensor::packed_linear`]
