@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use imaginal_nn::Rng;
@@ -98,32 +99,30 @@ impl Sampler {
     /// [`Error::Logits`] if one is NaN or infinite, or all are minus infinity.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         let fail = |what| Err(Error::Logits { position: self.seen, what });
-        if logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
+        // Without an early end within a block, comparisons become vectors.
+        let infinite = |block: &[f32]| block.iter().fold(false, |any, x| any | x.is_nan() | (*x == f32::INFINITY));
+        if logits.chunks(BLOCK).any(infinite) {
             return fail("not numbers");
         }
-        let mut candidates: Vec<(u32, f32)> =
-            logits.iter().enumerate().filter(|(_, x)| x.is_finite()).map(|(i, &x)| (i as u32, x)).collect();
-        if candidates.is_empty() {
+        let penalised;
+        let logits = match self.penalise(logits) {
+            Some(values) => {
+                penalised = values;
+                &penalised[..]
+            }
+            None => logits,
+        };
+        let most = |block: &[f32]| block.iter().fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a });
+        let best = logits.chunks(BLOCK).map(most).fold(f32::NEG_INFINITY, f32::max);
+        if best == f32::NEG_INFINITY {
             return fail("all minus infinity");
         }
-        if self.options.repeat_penalty != 1.0 {
-            for (id, x) in &mut candidates {
-                if self.recent.contains(id) {
-                    *x = if *x > 0.0 { *x / self.options.repeat_penalty } else { *x * self.options.repeat_penalty };
-                }
-            }
-        }
-        let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if self.options.temperature == 0.0 {
-            let best = candidates.iter().min_by(|a, b| by_logit(a, b));
-            return Ok(best.map_or(0, |c| c.0));
+            return Ok(logits.iter().position(|x| *x == best).unwrap_or(0) as u32);
         }
-        if self.options.top_k > 0 && self.options.top_k < candidates.len() {
-            candidates.select_nth_unstable_by(self.options.top_k - 1, by_logit);
-            candidates.truncate(self.options.top_k);
-        }
+        let mut candidates = self.candidates(logits);
         candidates.sort_unstable_by(by_logit);
-        let best = candidates[0].1 as f64;
+        let best = f64::from(best);
         let keep = self.nucleus(&candidates, best);
         candidates.truncate(keep);
 
@@ -138,6 +137,50 @@ impl Sampler {
         }
         // Rounding may leave a trace at the very end.
         Ok(candidates[candidates.len() - 1].0)
+    }
+
+    /// The logits with the penalty on repetitions; `None` if nothing changes.
+    fn penalise(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        let penalty = self.options.repeat_penalty;
+        if penalty == 1.0 || self.recent.is_empty() {
+            return None;
+        }
+        let mut values = logits.to_vec();
+        for (i, id) in self.recent.iter().enumerate() {
+            let Some(x) = values.get_mut(*id as usize).filter(|x| x.is_finite()) else { continue };
+            // Once, however often it came.
+            if !self.recent.range(..i).any(|before| before == id) {
+                *x = (if *x > 0.0 { *x / penalty } else { *x * penalty }).clamp(f32::MIN, f32::MAX);
+            }
+        }
+        Some(values)
+    }
+
+    /// The tokens among which top-k lets choose, in any order.
+    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f32)> {
+        let k = if self.options.top_k == 0 { usize::MAX } else { self.options.top_k };
+        let best = |all: &mut Vec<(u32, f32)>| {
+            if k < all.len() {
+                all.select_nth_unstable_by(k - 1, by_logit);
+                all.truncate(k);
+            }
+        };
+        let mut found: Vec<(u32, f32)> = Vec::new();
+        // So many found before are at least as good.
+        let mut least = f32::NEG_INFINITY;
+        for (block, first) in logits.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            if !block.iter().fold(false, |any, x| any | (*x > least)) {
+                continue;
+            }
+            let better = (first..).zip(block).filter(|(_, x)| **x > least);
+            found.extend(better.map(|(id, x)| (id, *x)));
+            if found.len() / 2 >= k.saturating_add(BLOCK) {
+                best(&mut found);
+                least = found[k - 1].1;
+            }
+        }
+        best(&mut found);
+        found
     }
 
     /// How many of the sorted candidates top-p and min-p leave, at least one.
@@ -157,6 +200,15 @@ impl Sampler {
         }
         kept
     }
+}
+
+/// Logits that are looked at together.
+const BLOCK: usize = 256;
+
+/// The most probable first, of equals the one with the lowest index.
+fn by_logit(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+    // There is no NaN among them, and both zeros are equal.
+    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
 }
 
 #[cfg(test)]
@@ -227,6 +279,24 @@ mod tests {
         assert_eq!(s.sample(&logits).unwrap(), 0, "the first has left the window");
         let negative = Sampler { recent: [0].into(), ..s };
         assert_eq!(negative.clone().sample(&[-1.0, -1.5]).unwrap(), 1);
+    }
+
+    #[test]
+    fn of_many_tokens_the_best_are_candidates() {
+        let mut rng = Rng::new(3);
+        // Many are equal, and the largest come late.
+        let logits: Vec<f32> = (0..9000).map(|i| (rng.uniform() * 50.0).floor() as f32 + (i / 3000) as f32).collect();
+        let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        sorted.sort_by(by_logit);
+        for top_k in [1, 2, 40, 300, 4000, 8999, 9000, 10000] {
+            let sampler = Sampler::new(SamplerOptions { top_k, ..off() }).unwrap();
+            let mut got = sampler.candidates(&logits);
+            got.sort_by(by_logit);
+            assert_eq!(got, sorted[..top_k.min(9000)], "{top_k}");
+        }
+        assert_eq!(Sampler::new(off()).unwrap().candidates(&logits).len(), 9000);
+        let mut greedy = Sampler::new(SamplerOptions::greedy()).unwrap();
+        assert_eq!(greedy.sample(&logits).unwrap(), sorted[0].0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use imaginal_models::LanguageModel;
 use imaginal_nn::State;
+use imaginal_tensor::Tensor;
 
 use crate::clock::Clock;
 use crate::{Error, Result, Sampler, SamplerOptions, StopStrings, Utf8Stream, Vocabulary};
@@ -142,17 +143,17 @@ impl<'m, M: LanguageModel> Session<'m, M> {
         Session { model: self.model, state: self.state.clone(), tokens: self.tokens.clone() }
     }
 
-    /// Feeds tokens and returns the logits of the token after the last.
+    /// Feeds tokens and returns the logits of the token after the last, as [`LanguageModel::next`] has them.
     ///
     /// # Errors
     /// There are none, one is not in the vocabulary, or the device fails; the session has seen them up to a failure.
-    pub fn feed(&mut self, tokens: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        let mut logits = Vec::new();
+    pub fn feed(&mut self, tokens: &[u32], chunk: usize) -> Result<Tensor> {
+        let mut logits = None;
         for part in tokens.chunks(chunk.max(1)) {
-            logits = self.model.next(part, &mut self.state)?;
+            logits = Some(self.model.next(part, &mut self.state)?);
             self.tokens.extend_from_slice(part);
         }
-        if logits.is_empty() { Err(Error::EmptyPrompt) } else { Ok(logits) }
+        logits.ok_or(Error::EmptyPrompt)
     }
 
     /// Goes back to the first `n` tokens, feeding again those that the state could not keep.
@@ -213,7 +214,7 @@ impl<'m, M: LanguageModel> Session<'m, M> {
             utf8: Utf8Stream::default(),
             stops: StopStrings::new(&options.stop),
             options,
-            logits: Vec::new(),
+            logits: None,
             pending: None,
             reused,
             generated: 0,
@@ -263,7 +264,7 @@ pub struct Stream<'s, 'm, M: LanguageModel> {
     utf8: Utf8Stream,
     stops: StopStrings,
     /// After the last token fed, when the prompt is through.
-    logits: Vec<f32>,
+    logits: Option<Tensor>,
     /// Chosen, not fed yet.
     pending: Option<u32>,
     reused: usize,
@@ -301,7 +302,7 @@ impl<M: LanguageModel> Stream<'_, '_, M> {
         let seen = self.session.tokens.len();
         if seen < self.prompt.len() {
             let end = (seen + self.options.chunk.max(1)).min(self.prompt.len());
-            self.logits = self.session.feed(&self.prompt[seen..end], self.options.chunk)?;
+            self.logits = Some(self.session.feed(&self.prompt[seen..end], self.options.chunk)?);
             if end == self.prompt.len() {
                 // A chat goes on from its prompt again and again: keep the way back to here.
                 self.session.state.mark();
@@ -316,10 +317,11 @@ impl<M: LanguageModel> Stream<'_, '_, M> {
             return Ok(self.end(Finish::Context, String::new()));
         }
         if let Some(token) = self.pending.take() {
-            self.logits = self.session.feed(&[token], 1)?;
+            self.logits = Some(self.session.feed(&[token], 1)?);
         }
-        let known = self.vocabulary.map_or(self.logits.len(), |v| v.len().min(self.logits.len()));
-        let id = self.sampler.sample(&self.logits[..known])?;
+        let logits = self.logits.as_ref().ok_or(Error::EmptyPrompt)?.as_slice::<f32>()?;
+        let known = self.vocabulary.map_or(logits.len(), |v| v.len().min(logits.len()));
+        let id = self.sampler.sample(&logits[..known])?;
         self.sampler.accept(id);
         let Some(vocabulary) = self.vocabulary else {
             self.generated += 1;

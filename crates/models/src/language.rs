@@ -1,4 +1,5 @@
 use imaginal_nn::State;
+use imaginal_tensor::{Device, Tensor};
 
 use crate::Result;
 use crate::decoder::{Model, Rows};
@@ -21,11 +22,11 @@ pub trait LanguageModel {
     /// It does not fit in memory.
     fn state(&self) -> Result<Self::State>;
 
-    /// Feeds `tokens` (at least one) and returns the logits of the token after the last.
+    /// Feeds `tokens` (at least one) and returns the logits `[vocab]` of the token after the last: f32, on the CPU.
     ///
     /// # Errors
     /// A token that is not in the vocabulary, or a failing device; the state is then what it was.
-    fn next(&self, tokens: &[u32], state: &mut Self::State) -> Result<Vec<f32>>;
+    fn next(&self, tokens: &[u32], state: &mut Self::State) -> Result<Tensor>;
 }
 
 impl LanguageModel for Model {
@@ -43,7 +44,8 @@ impl LanguageModel for Model {
         Model::state(self, 1)
     }
 
-    fn next(&self, tokens: &[u32], state: &mut ModelState) -> Result<Vec<f32>> {
-        Ok(self.forward(&Model::ids(tokens)?, Some(state), Rows::Last)?.to_vec()?)
+    fn next(&self, tokens: &[u32], state: &mut ModelState) -> Result<Tensor> {
+        let logits = self.forward(&Model::ids(tokens)?, Some(state), Rows::Last)?;
+        Ok(logits.to_device(&Device::Cpu)?.reshape(self.config().vocab())?)
     }
 }

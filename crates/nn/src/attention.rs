@@ -116,6 +116,15 @@ pub struct Attention {
     rope: Option<Arc<Rope>>,
 }
 
+/// What the matrices before attention make of tokens, each `[b, t, heads · head_dim]` with heads of its own.
+struct Projected {
+    q: Tensor,
+    /// Of the same shape as queries, where there are any.
+    gate: Option<Tensor>,
+    k: Tensor,
+    v: Tensor,
+}
+
 impl Attention {
     /// Builds `attn_q`, `attn_k`, `attn_v`, `attn_output` and, where configured, `attn_q_norm`, `attn_k_norm` and
     /// `attn_sinks` under `prefix`, initialised to normal(0, 0.02); a layer with the keys and values of another has none of
@@ -166,7 +175,7 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, state: Option<&mut KvState>) -> Result<Tensor> {
         let Some(state) = state else { return Ok(self.lend(x)?.0) };
         let start = state.len();
-        let ((q, gate), [k, v]) = self.project_all(x)?;
+        let Projected { q, gate, k, v } = self.project(x)?;
         let (k, mut v) = self.place_kv(k, &v, start)?;
         let (b, t, c) = (x.dim(0)?, x.dim(1)?, &self.config);
         if c.key_dim() > c.head_dim {
@@ -182,7 +191,7 @@ impl Attention {
     /// # Errors
     /// The shapes do not fit.
     pub fn lend(&self, x: &Tensor) -> Result<(Tensor, (Tensor, Tensor))> {
-        let ((q, gate), [k, v]) = self.project_all(x)?;
+        let Projected { q, gate, k, v } = self.project(x)?;
         let (k, v) = self.place_kv(k, &v, 0)?;
         Ok((self.finish(self.look(q, 0, SharedKv::Tensors(&k, &v))?, gate)?, (k, v)))
     }
@@ -215,7 +224,7 @@ impl Attention {
             let what = format!("texts of {} tokens in a tensor {:?}", lengths.iter().sum::<usize>(), x.shape());
             return Err(Error::argument("attention", what));
         }
-        let ((q, gate), [k, v]) = self.project_all(x)?;
+        let Projected { q, gate, k, v } = self.project(x)?;
         let (mut first, mut all) = (0, Vec::new());
         // Texts of one length that lie side by side are a batch.
         for group in lengths.chunk_by(|a, b| a == b).filter(|group| group[0] > 0) {
@@ -232,13 +241,13 @@ impl Attention {
         }
     }
 
-    /// Projected queries, with their gates, keys and values.
-    fn project_all(&self, x: &Tensor) -> Result<((Tensor, Option<Tensor>), [Tensor; 2])> {
+    fn project(&self, x: &Tensor) -> Result<Projected> {
         let Some((k, v)) = &self.kv else {
             return Err(Error::argument("attention", "this layer has the keys and values of another"));
         };
         let [q, k, v] = Linear::forward_all([&self.q, k, v], x)?;
-        Ok((self.split(self.clip(q)?)?, [self.clip(k)?, self.clip(v)?]))
+        let (q, gate) = self.split(self.clip(q)?)?;
+        Ok(Projected { q, gate, k: self.clip(k)?, v: self.clip(v)? })
     }
 
     /// Queries `[b, t, heads · head_dim]` and, where there are any, gates of the same shape, of what was projected.

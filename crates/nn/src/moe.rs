@@ -113,7 +113,7 @@ struct Routes {
     /// The token of each row.
     tokens: Tensor,
     /// The expert of each row.
-    experts: Tensor,
+    experts: Vec<u32>,
     /// The number of rows of each expert.
     counts: Vec<usize>,
     /// The weight of each row.
@@ -124,7 +124,10 @@ impl Experts {
     fn forward(&self, x: &Tensor, routes: &Routes) -> Result<Tensor> {
         let y = self.stack.grouped_linear(x, &routes.counts)?;
         match &self.bias {
-            Some(bias) => y.add(&bias.get().index_select(0, &routes.experts)?),
+            Some(bias) => {
+                let experts = Tensor::from_vec(routes.experts.clone(), routes.experts.len(), x.device())?;
+                y.add(&bias.get().index_select(0, &experts)?)
+            }
             None => Ok(y),
         }
     }
@@ -276,9 +279,11 @@ impl Moe {
         if scale != 1.0 {
             weights = weights.mul_scalar(scale)?;
         }
-        let weights = weights.reshape(n)?.index_select(0, &Tensor::from_vec(sources, n, device)?)?;
-        let list = |values| Tensor::from_vec(values, n, device);
-        Ok(Routes { tokens: list(tokens)?, experts: list(sorted)?, counts, weights })
+        let mut weights = weights.reshape(n)?;
+        if m > 1 {
+            weights = weights.index_select(0, &Tensor::from_vec(sources, n, device)?)?;
+        }
+        Ok(Routes { tokens: Tensor::from_vec(tokens, n, device)?, experts: sorted, counts, weights })
     }
 }
 

@@ -1,6 +1,7 @@
 //! CPU memory for tensors, recycled. Training allocates the same sizes every step; returning such buffers to the
 //! system and faulting them in again costs more than many of the operations.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -14,8 +15,11 @@ unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above; it is also `Copy` and `'static`.
 unsafe impl bytemuck::Pod for Line {}
 
-/// Below this many bytes the system's allocator is quicker than the pool's lock.
+/// Buffers of fewer bytes are kept by the thread that drops them: a token generated alone makes hundreds, for which the
+/// system's allocator (it is slow where memory is to be aligned) and the pool's lock take a noticeable part of its time.
 const SMALL: usize = 4096;
+/// How many idle buffers of each small size a thread keeps.
+const KEPT: usize = 16;
 /// How many idle bytes the pool may hold.
 #[cfg(not(target_family = "wasm"))]
 const IDLE_LIMIT: usize = 4 << 30;
@@ -31,6 +35,11 @@ struct Pool {
 }
 
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+
+thread_local! {
+    /// Idle small buffers, by their number of lines.
+    static IDLE: RefCell<[Vec<Vec<Line>>; SMALL / 64 + 1]> = const { RefCell::new([const { Vec::new() }; SMALL / 64 + 1]) };
+}
 
 fn with_pool<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
     // The pool's state is a plain map, consistent between statements, so a poisoned lock is still usable.
@@ -67,7 +76,11 @@ impl Buffer {
     /// `len` bytes whose values are unspecified (initialised, perhaps by an earlier owner).
     pub fn scratch(len: usize) -> Self {
         let lines = size_class(len.div_ceil(64));
-        if len >= SMALL {
+        if len < SMALL {
+            if let Ok(Some(lines)) = IDLE.try_with(|idle| idle.borrow_mut()[lines].pop()) {
+                return Buffer { lines, len };
+            }
+        } else {
             let found = with_pool(|p| {
                 let found = p.idle.get_mut(&lines).and_then(Vec::pop);
                 match &found {
@@ -99,10 +112,17 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
         if self.len < SMALL {
+            // Where the thread is about to end, it goes back to the system.
+            let _ = IDLE.try_with(|idle| {
+                let idle = &mut idle.borrow_mut()[lines.len()];
+                if !lines.is_empty() && idle.len() < KEPT {
+                    idle.push(lines);
+                }
+            });
             return;
         }
-        let lines = std::mem::take(&mut self.lines);
         let bytes = lines.len() * 64;
         with_pool(|p| {
             if p.idle_bytes + bytes <= IDLE_LIMIT {
@@ -135,5 +155,24 @@ mod tests {
         let b = Buffer::scratch(len);
         assert!(pool_stats().1 > hits);
         assert_eq!(b.bytes().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn small_buffers_come_back_to_their_thread() {
+        for len in [1, 64, 100, 2000, 4095] {
+            let first = Buffer::scratch(len);
+            let (address, lines) = (first.bytes().as_ptr() as usize, first.lines.len());
+            drop(first);
+            let again = Buffer::scratch(len);
+            assert_eq!(
+                (again.bytes().as_ptr() as usize, again.bytes().len(), again.lines.len()),
+                (address, len, lines)
+            );
+            assert_eq!(address % 64, 0);
+            let elsewhere = std::thread::spawn(move || Buffer::scratch(len).bytes().as_ptr() as usize).join().unwrap();
+            assert_ne!(elsewhere, address);
+        }
+        drop((0..3 * KEPT).map(|_| Buffer::scratch(700)).collect::<Vec<_>>());
+        assert_eq!(IDLE.with(|idle| idle.borrow()[size_class(11)].len()), KEPT);
     }
 }

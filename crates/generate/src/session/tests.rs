@@ -1,5 +1,7 @@
 use std::cell::Cell;
 
+use imaginal_tensor::Device;
+
 use super::*;
 
 /// A model that counts: after token `t` comes `t + 1`, and its state is the sum of what it has seen.
@@ -52,11 +54,12 @@ impl LanguageModel for Counter {
     fn state(&self) -> imaginal_models::Result<Seen> {
         Ok(Seen { tokens: Vec::new(), spacing: self.spacing })
     }
-    fn next(&self, tokens: &[u32], state: &mut Seen) -> imaginal_models::Result<Vec<f32>> {
+    fn next(&self, tokens: &[u32], state: &mut Seen) -> imaginal_models::Result<Tensor> {
         state.tokens.extend_from_slice(tokens);
         self.fed.set(self.fed.get() + tokens.len());
         let last = tokens[tokens.len() - 1] as usize;
-        Ok((0..self.vocab).map(|i| if i == (last + 1) % self.vocab { 5.0 } else { 0.0 }).collect())
+        let logits = (0..self.vocab).map(|i| if i == (last + 1) % self.vocab { 5f32 } else { 0.0 });
+        Ok(Tensor::from_vec(logits.collect(), self.vocab, &Device::Cpu)?)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use clap::Parser;
-use imaginal_models::{Model, Rows, Text};
+use imaginal_models::{LanguageModel, Model, Rows, Text};
 use imaginal_nn::State;
 use imaginal_tensor::no_grad;
 use serde::Serialize;
@@ -142,12 +142,11 @@ impl Bench {
                 if kind == "prompt" {
                     let ids: Vec<u32> = (0..tokens).map(|i| token(self.depth + i)).collect();
                     for chunk in ids.chunks(512) {
-                        model.forward(&Model::ids(chunk)?, Some(&mut state), Rows::Last)?.to_vec::<f32>()?;
+                        model.next(chunk, &mut state)?;
                     }
                 } else {
                     for i in 0..tokens {
-                        let ids = Model::ids(&[token(self.depth + i)])?;
-                        model.forward(&ids, Some(&mut state), Rows::Last)?.to_vec::<f32>()?;
+                        model.next(&[token(self.depth + i)], &mut state)?;
                     }
                 }
                 if repetition > 0 {

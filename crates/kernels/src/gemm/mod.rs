@@ -77,6 +77,8 @@ fn extent(rows: usize, rs: usize, cols: usize, cs: usize) -> Option<usize> {
 pub(crate) const FEW: usize = 8;
 /// Multiply-adds below which the pool is not worth waking.
 const SERIAL: usize = 1 << 18;
+/// The same for few rows in elements of the other operand, which come from memory.
+const SERIAL_FEW: usize = 1 << 15;
 
 /// c = a·b, or c += a·b if `accumulate`; a is m×k, b is k×n, c is m×n with rows `c_rs` apart and columns side by side.
 ///
@@ -184,6 +186,7 @@ pub fn gemm_with(
             ((n, m), (b.data, b.cs), (a.data, a.rs), 1, c_rs)
         };
         let out = few::Out { data: pool::SharedMut::new(c), row: out_row, col: out_col, add: accumulate };
+        let threads = if rows.1 * k < SERIAL_FEW { threads } else { pool::threads_here() };
         dots::run(isa, threads, w.0, w.1, rows.1, k, few::Few { data: x.0, stride: x.1, rows: rows.0 }, &out);
     } else if m <= few::FEW_AXPY && b.cs == 1 && b.rs > 0 {
         few::axpys(isa, threads, m, n, k, a, b, c, c_rs, accumulate);

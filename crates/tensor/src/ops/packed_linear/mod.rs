@@ -71,12 +71,8 @@ impl Tensor {
         let shapes = w.map(|w| [&self.shape()[..self.rank() - 1], &[w.rows()]].concat());
         Tensor::build_n::<f32, N>(shapes.each_ref().map(|shape| &shape[..]), |out| {
             let products = w.into_iter().zip(out);
-            let products = products.map(|(w, out)| PackedProduct {
-                format: w.format(),
-                bytes: w.bytes(),
-                rows: w.rows(),
-                out,
-            });
+            let products =
+                products.map(|(w, out)| PackedProduct { format: w.format(), bytes: w.bytes(), rows: w.rows(), out });
             matmul_packed_all(products.collect(), k, x.as_slice()?, m);
             Ok(())
         })
