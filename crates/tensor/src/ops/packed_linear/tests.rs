@@ -34,6 +34,32 @@ fn equals_the_product_with_the_decoded_weights() {
 }
 
 #[test]
+fn products_with_several_matrices_are_those_with_each() {
+    // Large enough that activations are rounded; formats that want them alike, and that do not.
+    for formats in
+        [[Format::Q4_0; 3], [Format::Q4_K, Format::Q4_K, Format::Q6_K], [Format::Q8_0, Format::F32, Format::F16]]
+    {
+        let rows = [1024, 600, 1];
+        let w: Vec<_> =
+            formats.iter().zip(rows).map(|(f, rows)| pack(&noise(&[rows, 1024], rows as u64), *f)).collect();
+        let w = [&w[0], &w[1], &w[2]];
+        for m in [1, 2, 8, 9] {
+            let x = noise(&[m, 1, 1024], 2);
+            for x in [x.clone(), x.requires_grad()] {
+                let all = x.packed_linears(w).unwrap();
+                for (y, w) in all.iter().zip(w) {
+                    let one = x.packed_linear(w, None).unwrap();
+                    assert_eq!(y.shape(), one.shape());
+                    assert_eq!(y.to_vec::<f32>().unwrap(), one.to_vec::<f32>().unwrap(), "{formats:?}, {m} tokens");
+                    assert_eq!(y.tracks_grad(), x.tracks_grad());
+                }
+            }
+        }
+        assert!(noise(&[1, 1, 512], 2).packed_linears(w).is_err());
+    }
+}
+
+#[test]
 fn bytes_must_be_as_many_as_the_matrix_takes() {
     assert!(Packed::new(Format::Q8_0, 2, 33, Bytes::from_vec(vec![0; 68])).is_err());
     assert!(Packed::new(Format::Q8_0, 2, 32, Bytes::from_vec(vec![0; 67])).is_err());
