@@ -229,6 +229,11 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
         for (run, four) in order.runs.iter().zip(terms.as_chunks::<4>().0) {
             chunk.sum[usize::from(*run)] = four.iter().sum();
         }
+        #[cfg(target_arch = "x86_64")]
+        if order.lanes == super::Lanes::Columns {
+            let place = |at: usize| at % 64 / 4 * 16 + usize::from(order.within[at / 64 * 4 + at % 4]);
+            chunk.q = std::array::from_fn(|at| chunk.q[place(at)]);
+        }
     }
 }
 
@@ -264,7 +269,11 @@ mod tests {
                 assert_eq!(bits(&got.sum), bits(&expected.sum), "{format}, sums of chunk {i}");
                 for (j, (e, g)) in expected.q.iter().zip(&got.q).enumerate() {
                     // Where the scale is no number, neither is any product.
-                    let scale = expected.scale[super::group(kernel.order.lanes.piece(), j / 4)];
+                    let own = match kernel.order.lanes {
+                        super::super::Lanes::Columns => j % 64 / 4,
+                        lanes => group(lanes.piece(), j / 4),
+                    };
+                    let scale = expected.scale[own];
                     assert!(e == g || scale.is_nan(), "{format}, number {j} of chunk {i}: {g}, not {e}");
                 }
                 if !expected.scale.iter().any(|scale| scale.is_nan()) {

@@ -79,11 +79,13 @@ struct Order {
     lanes: Lanes,
     /// What the numbers of weights are multiplied with that meet each 64 of them.
     steps: [u8; 4],
+    /// Where the lanes are [`Lanes::Columns`], which of a run's 16 its lane has in the first vector, which in the second, and so on.
+    within: [u8; 16],
 }
 
 impl Order {
     const fn new(runs: [u8; 16], lanes: Lanes) -> Self {
-        Order { runs, lanes, steps: [1; 4] }
+        Order { runs, lanes, steps: [1; 4], within: [0; 16] }
     }
 }
 
@@ -103,6 +105,9 @@ enum Lanes {
     /// the third with the fourth.
     #[cfg(target_arch = "x86_64")]
     Eights,
+    /// Those that follow each other, four of which are the same lane in each of four vectors; all sums continue the first.
+    #[cfg(target_arch = "x86_64")]
+    Columns,
 }
 
 impl Lanes {
@@ -110,6 +115,8 @@ impl Lanes {
     fn piece(self) -> usize {
         match self {
             Lanes::Runs => 16,
+            #[cfg(target_arch = "x86_64")]
+            Lanes::Columns => 16,
             #[cfg(target_arch = "x86_64")]
             Lanes::Eights => 8,
             #[cfg(target_arch = "x86_64")]
@@ -128,6 +135,13 @@ impl Lanes {
                 begin.iter_mut().zip(&*rest).for_each(|(a, b)| *a += b);
                 rest.fill(0);
             }
+        }
+        #[cfg(target_arch = "x86_64")]
+        if self == Lanes::Columns {
+            for run in 0..16 {
+                fours[run] = fours[4 * run..4 * run + 4].iter().sum();
+            }
+            fours[16..].fill(0);
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (self, fours);

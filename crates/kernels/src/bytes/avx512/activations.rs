@@ -20,8 +20,21 @@ vnni! {
         match order.lanes {
             Lanes::Fours | Lanes::Halves => in_pieces::<4>(x, order, zero, chunks),
             Lanes::Eights => in_pieces::<8>(x, order, zero, chunks),
-            Lanes::Runs => in_pieces::<16>(x, order, zero, chunks),
+            Lanes::Runs | Lanes::Columns => in_pieces::<16>(x, order, zero, chunks),
         }
+    }
+
+    /// Puts four numbers of each run into each of four vectors, the first as `within` says.
+    fn columns(q: [__m512i; 4], within: &[u8; 16]) -> [__m512i; 4] {
+        // SAFETY: 16 bytes.
+        let within = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(within.as_ptr().cast()) });
+        let [a, b, c, d] = q.map(|q| _mm512_shuffle_epi8(q, within));
+        let every_fourth = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0);
+        [0, 1, 2, 3].map(|v| {
+            let at = _mm512_add_epi32(every_fourth, _mm512_set1_epi32(v));
+            let (low, high) = (_mm512_permutex2var_epi32(a, at, b), _mm512_permutex2var_epi32(c, at, d));
+            _mm512_inserti64x4::<1>(low, _mm512_castsi512_si256(high))
+        })
     }
 
     /// [`quantize`] where `PIECE` activations that follow each other share a scale with others elsewhere.
@@ -101,14 +114,12 @@ vnni! {
             };
             // Packing leaves four runs by fours.
             let in_runs = wide(lanes([[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]]));
+            let (mut all, mut starts) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
             let mut terms = [_mm512_setzero_ps(); 4];
-            let mut starts = [_mm512_setzero_si512(); 4];
-            for (i, (terms, start)) in terms.iter_mut().zip(&mut starts).enumerate() {
+            for (i, ((terms, start), q)) in terms.iter_mut().zip(&mut starts).zip(&mut all).enumerate() {
                 let halves = [0, 2].map(|j| _mm512_packs_epi32(rounded(4 * i + j), rounded(4 * i + j + 1)));
-                let q = _mm512_permutexvar_epi32(in_runs, _mm512_packs_epi16(halves[0], halves[1]));
-                // SAFETY: 64 bytes, aligned as the chunk is.
-                unsafe { _mm512_store_si512(chunk.q.as_mut_ptr().add(64 * i).cast(), q) };
-                let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), q);
+                *q = _mm512_permutexvar_epi32(in_runs, _mm512_packs_epi16(halves[0], halves[1]));
+                let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), *q);
                 let factor = -i32::from(zero) * i32::from(order.steps[i]);
                 *start = _mm512_mullo_epi32(sums, _mm512_set1_epi32(factor));
                 let (owner, step) = match PIECE {
@@ -131,8 +142,19 @@ vnni! {
                 let none = _mm512_setzero_si512();
                 starts = [_mm512_add_epi32(a, b), none, _mm512_add_epi32(c, d), none];
             }
-            // SAFETY: 16 numbers each, aligned as the chunk is.
+            if order.lanes == Lanes::Columns {
+                all = columns(all, &order.within);
+                let sums = all.into_iter().fold(_mm512_setzero_si512(), |sums, q| {
+                    _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), q)
+                });
+                let none = _mm512_setzero_si512();
+                starts = [_mm512_mullo_epi32(sums, _mm512_set1_epi32(-i32::from(zero))), none, none, none];
+            }
+            // SAFETY: 64 bytes each, aligned as the chunk is.
             unsafe {
+                for (i, q) in all.into_iter().enumerate() {
+                    _mm512_store_si512(chunk.q.as_mut_ptr().add(64 * i).cast(), q);
+                }
                 _mm512_store_ps(chunk.sum.as_mut_ptr(), _mm512_permutexvar_ps(back, sum));
                 for (i, start) in starts.into_iter().enumerate() {
                     _mm512_store_si512(chunk.start.as_mut_ptr().add(16 * i).cast(), start);

@@ -21,6 +21,7 @@ macro_rules! vnni {
 
 // After the macro, which they use.
 mod activations;
+mod columns;
 mod grids;
 mod rows;
 
@@ -164,6 +165,44 @@ vnni! {
     fn halves(blocks: &[u8], stride: usize, at: usize) -> __m512 {
         let h = |i: usize| i16::from_le_bytes([blocks[i * stride + at], blocks[i * stride + at + 1]]);
         twice(_mm256_cvtph_ps(_mm_setr_epi16(h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7))))
+    }
+
+    /// Three times each byte, without what goes beyond eight bits.
+    fn thrice(x: __m256i) -> __m256i {
+        _mm256_add_epi8(_mm256_add_epi8(x, x), x)
+    }
+
+    /// The digit in front of each byte as a fraction to base 3.
+    fn digits(x: __m512i) -> __m512i {
+        let (one, some, all) = (_mm512_set1_epi8(1), _mm512_set1_epi8(85), _mm512_set1_epi8(170u8 as i8));
+        let ones = _mm512_min_epu8(_mm512_subs_epu8(x, some), one);
+        _mm512_add_epi8(ones, _mm512_min_epu8(_mm512_subs_epu8(x, all), one))
+    }
+
+    /// Digits to base 3, five to a byte.
+    fn ternary(block: &[u8; 54]) -> Registers {
+        // SAFETY: 32 bytes of 54.
+        let a = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
+        let (b, both) = (thrice(a), |a, b| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b));
+        let (c, d) = (thrice(b), thrice(thrice(b)));
+        let e = thrice(d);
+        // 16 bytes of five digits, and four of four.
+        let f = rows::sixteen(block, 32);
+        let g = _mm_cvtsi32_si128(i32::from_le_bytes([block[48], block[49], block[50], block[51]]));
+        let fg = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(f), g);
+        let fg3 = thrice(fg);
+        let fg9 = thrice(fg3);
+        let fg27 = thrice(fg9);
+        let low = |x: __m256i| _mm256_castsi256_si128(x);
+        let high = |x: __m256i| _mm256_extracti128_si256::<1>(x);
+        let two = |a: __m128i, b: __m128i| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+        let last = _mm_unpacklo_epi64(
+            _mm_unpacklo_epi32(high(fg), high(fg3)),
+            _mm_unpacklo_epi32(high(fg9), high(fg27)),
+        );
+        let fives = two(low(fg9), low(fg27));
+        let q = [both(a, b), both(c, d), both(e, two(low(fg), low(fg3))), both(fives, two(low(thrice(fg27)), last))];
+        shifted(q.map(|x| digits(x)), _mm512_set1_ps(half(block, 52)), -1.0)
     }
 
     /// Two runs of 16 bytes as 64 numbers of four bits: the low halves of the first run, its high halves, then the second.
@@ -497,34 +536,34 @@ kernels! {
         grids::iq1_m(block)
     }
 
-    fn iq2_xxs / IQ2_XXS(block: [66]) {
-        grids::iq2_xxs(block)
+    fn iq2_xxs / IQ2_XXS(block: [66]) by Iq2Xxs {
+        columns::from_eights(columns::iq2_xxs(block), 43.0)
     }
 
-    fn iq2_xs / IQ2_XS(block: [74]) {
-        grids::iq2_xs(block)
+    fn iq2_xs / IQ2_XS(block: [74]) by Iq2Xs {
+        columns::from_eights(columns::iq2_xs(block), 43.0)
     }
 
-    fn iq2_s / IQ2_S(block: [82]) {
-        grids::iq2_s(block)
+    fn iq2_s / IQ2_S(block: [82]) by Iq2S {
+        columns::from_eights(columns::iq2_s(block), 43.0)
     }
 
-    fn iq3_xxs / IQ3_XXS(block: [98]) {
-        grids::iq3_xxs(block)
+    fn iq3_xxs / IQ3_XXS(block: [98]) by Iq3Xxs {
+        columns::from_fours(columns::iq3_xxs(block), 62.0)
     }
 
-    fn iq3_s / IQ3_S(block: [110]) {
-        grids::iq3_s(block)
+    fn iq3_s / IQ3_S(block: [110]) by Iq3S {
+        columns::from_fours(columns::iq3_s(block), 15.0)
+    }
+
+    fn tq1_0 / TQ1_0(block: [54]) {
+        ternary(block)
     }
 
     // Those below are read by portable code: they are rarer.
 
     fn nvfp4 / NVFP4(block: [144]) {
         portable(|steps, w| read::nvfp4(steps, block, w))
-    }
-
-    fn tq1_0 / TQ1_0(block: [54]) {
-        portable(|steps, w| read::tq1_0(steps, block, w))
     }
 
     fn tq2_0 / TQ2_0(block: [66]) {

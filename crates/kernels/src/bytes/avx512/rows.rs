@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 
 use super::super::read::{E2M1, IQ4};
 use super::super::rows::{self, GROUP, HALVES, PAIRS, QUARTERS, Rows, TOGETHER};
-use super::super::{Activations, Lanes, Order};
+use super::super::{Activations, Lanes, Order, PLAIN};
+use super::columns::{self, Columns, add_columns};
 use super::{Registers, pair, shift};
 
 /// The products of a row with each of the tokens, whose chunks are `stride` apart.
@@ -428,6 +429,10 @@ const fn whole(runs: [u8; 16]) -> Order {
 
 const HALVED: Order = Order::new(HALVES, Lanes::Halves);
 
+const fn in_columns(within: [u8; 16]) -> Order {
+    Order { within, ..Order::new(PLAIN.runs, Lanes::Columns) }
+}
+
 const QUARTER_SCALES: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0, 1), spread(QUARTERS, 2, 0, 1)];
 
 formats! {
@@ -559,4 +564,29 @@ formats! {
         let q = look_up(halves_of(load(block, 8), load(block, 72)), &IQ4);
         Halves { q, scale: spread_floats(scales), unit: each(&units[2 * i]) }
     }
+
+    /// Rows of iq2_xxs.
+    Iq2Xxs[66]: in_columns(columns::EIGHTS), Columns, add_columns;
+    |_blocks| -> () {}
+    |block, _of, _i| { columns::iq2_xxs(block) }
+
+    /// Rows of iq2_xs.
+    Iq2Xs[74]: in_columns(columns::EIGHTS), Columns, add_columns;
+    |_blocks| -> () {}
+    |block, _of, _i| { columns::iq2_xs(block) }
+
+    /// Rows of iq2_s.
+    Iq2S[82]: in_columns(columns::EIGHTS), Columns, add_columns;
+    |_blocks| -> () {}
+    |block, _of, _i| { columns::iq2_s(block) }
+
+    /// Rows of iq3_xxs.
+    Iq3Xxs[98]: in_columns(columns::FOURS), Columns, add_columns;
+    |_blocks| -> () {}
+    |block, _of, _i| { columns::iq3_xxs(block) }
+
+    /// Rows of iq3_s.
+    Iq3S[110]: in_columns(columns::FOURS), Columns, add_columns;
+    |_blocks| -> () {}
+    |block, _of, _i| { columns::iq3_s(block) }
 }
