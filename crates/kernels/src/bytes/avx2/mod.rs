@@ -8,6 +8,18 @@ use super::read::{self, block_of, with_formats};
 use super::steps::Steps;
 use super::{Activations, CHUNK, Kernel, PLAIN, Read, Row, Weights, whole};
 
+/// Makes functions compiled with AVX2.
+macro_rules! avx2 {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        $vis fn $name $(<const $c: $of>)? ($($arg: $ty),*) -> $ret $body
+    )*};
+}
+
+// After the macro, which they use.
+mod grids;
 mod rows;
 
 /// Makes a kernel of each format from what reads it.

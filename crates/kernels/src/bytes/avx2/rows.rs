@@ -7,6 +7,7 @@ use imaginal_numeric::{Format, tables};
 use super::super::read::E2M1;
 use super::super::rows::{self, GROUP, HALVES, Rows, TOGETHER};
 use super::super::{Activations, Lanes, One, Order, PLAIN};
+use super::grids::{self, Grid};
 use super::{Row, halves_added, sum};
 
 /// What multiplies rows of a format, with some tokens and with one, and the order it wants, where there is anything here.
@@ -24,6 +25,11 @@ pub(super) fn kernel(format: Format) -> Option<(Row, One, &'static Order)> {
         Format::IQ4_NL => of::<Iq4Nl, 144>(),
         Format::IQ4_XS => of::<Iq4Xs, 136>(),
         Format::MXFP4 => of::<Mxfp4, 136>(),
+        Format::IQ2_XXS => of::<Iq2Xxs, 66>(),
+        Format::IQ2_XS => of::<Iq2Xs, 74>(),
+        Format::IQ2_S => of::<Iq2S, 82>(),
+        Format::IQ3_XXS => of::<Iq3Xxs, 98>(),
+        Format::IQ3_S => of::<Iq3S, 110>(),
         _ => None,
     }
 }
@@ -40,16 +46,6 @@ fn row<R: Rows<BYTES>, const BYTES: usize>(row: &[u8], x: &[Activations], stride
 fn one<R: Rows<BYTES>, const BYTES: usize>(rows: &[u8], row_bytes: usize, x: &[Activations], out: &mut [f32]) {
     // SAFETY: this function runs only where its features exist.
     unsafe { rows::one::<R, BYTES>(rows, row_bytes, x, out) }
-}
-
-/// Makes functions compiled with AVX2.
-macro_rules! avx2 {
-    ($($(#[$doc:meta])* fn $name:ident $(<const $c:ident: $of:ty>)? ($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty $body:block)*) => {$(
-        $(#[$doc])*
-        #[inline]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $name $(<const $c: $of>)? ($($arg: $ty),*) -> $ret $body
-    )*};
 }
 
 /// 256 weights whose scales are whole numbers in units of `unit`.
@@ -75,14 +71,14 @@ struct Halves {
 
 avx2! {
     /// 32 bytes of activations.
-    fn activations(x: &Activations, vector: usize) -> __m256i {
+    pub(super) fn activations(x: &Activations, vector: usize) -> __m256i {
         let x = &x.q[32 * vector..32 * vector + 32];
         // SAFETY: as many were just taken.
         unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
     }
 
     /// Eight of 16 floats.
-    fn eight(x: &[f32; 16], half: usize) -> __m256 {
+    pub(super) fn eight(x: &[f32; 16], half: usize) -> __m256 {
         let x = &x[8 * half..8 * half + 8];
         // SAFETY: as many were just taken.
         unsafe { _mm256_loadu_ps(x.as_ptr()) }
@@ -145,7 +141,7 @@ avx2! {
     }
 
     /// 32 bytes.
-    fn load(block: &[u8], at: usize) -> __m256i {
+    pub(super) fn load(block: &[u8], at: usize) -> __m256i {
         let bytes = &block[at..at + 32];
         // SAFETY: as many were just taken.
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -457,4 +453,29 @@ formats! {
         let q = look_up(halves(block, 16, 8), tables::IQ4.map(|v| v as u8));
         Halves { q, scale: spread_floats(scales), unit: of[2 * i] }
     }
+
+    /// Rows of iq2_xxs.
+    Iq2Xxs[66]: WHOLE, Grid<66>, grids::add_iq2_xxs;
+    |_blocks| -> () {}
+    |block, _of, _i| { grids::iq2_xxs(block) }
+
+    /// Rows of iq2_xs.
+    Iq2Xs[74]: WHOLE, Grid<74>, grids::add_iq2_xs;
+    |_blocks| -> () {}
+    |block, _of, _i| { grids::iq2_xs(block) }
+
+    /// Rows of iq2_s.
+    Iq2S[82]: WHOLE, Grid<82>, grids::add_iq2_s;
+    |_blocks| -> () {}
+    |block, _of, _i| { grids::iq2_s(block) }
+
+    /// Rows of iq3_xxs.
+    Iq3Xxs[98]: WHOLE, Grid<98>, grids::add_iq3_xxs;
+    |_blocks| -> () {}
+    |block, _of, _i| { grids::iq3_xxs(block) }
+
+    /// Rows of iq3_s.
+    Iq3S[110]: WHOLE, Grid<110>, grids::add_iq3_s;
+    |_blocks| -> () {}
+    |block, _of, _i| { grids::iq3_s(block) }
 }
