@@ -28,13 +28,19 @@ vnni! {
     fn columns(q: [__m512i; 4], within: &[u8; 16]) -> [__m512i; 4] {
         // SAFETY: 16 bytes.
         let within = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(within.as_ptr().cast()) });
-        let [a, b, c, d] = q.map(|q| _mm512_shuffle_epi8(q, within));
+        let [a, b, c, d] = [
+            _mm512_shuffle_epi8(q[0], within),
+            _mm512_shuffle_epi8(q[1], within),
+            _mm512_shuffle_epi8(q[2], within),
+            _mm512_shuffle_epi8(q[3], within),
+        ];
         let every_fourth = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0);
-        [0, 1, 2, 3].map(|v| {
+        let vector = |v: i32| {
             let at = _mm512_add_epi32(every_fourth, _mm512_set1_epi32(v));
             let (low, high) = (_mm512_permutex2var_epi32(a, at, b), _mm512_permutex2var_epi32(c, at, d));
             _mm512_inserti64x4::<1>(low, _mm512_castsi512_si256(high))
-        })
+        };
+        [vector(0), vector(1), vector(2), vector(3)]
     }
 
     /// [`quantize`] where `PIECE` activations that follow each other share a scale with others elsewhere.
@@ -69,8 +75,10 @@ vnni! {
             let ends = wide(if PIECE == 4 { lanes([[0, 4, 8, 12]; 4]) } else { lanes([[0, 8, 0, 8]; 4]) });
             let mut largest = _mm512_setzero_si512();
             for first in 0..PIECE {
-                let most = (first..16).step_by(PIECE).map(|i| magnitude(run(i)));
-                let most = most.reduce(|a, b| _mm512_max_epu32(a, b)).unwrap_or(largest);
+                let mut most = magnitude(run(first));
+                for i in (first + PIECE..16).step_by(PIECE) {
+                    most = _mm512_max_epu32(most, magnitude(run(i)));
+                }
                 let most = _mm512_max_epu32(most, _mm512_shuffle_epi32::<0b10_11_00_01>(most));
                 let mut most = _mm512_max_epu32(most, _mm512_shuffle_epi32::<0b01_00_11_10>(most));
                 if PIECE > 4 {
@@ -117,8 +125,9 @@ vnni! {
             let (mut all, mut starts) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
             let mut terms = [_mm512_setzero_ps(); 4];
             for (i, ((terms, start), q)) in terms.iter_mut().zip(&mut starts).zip(&mut all).enumerate() {
-                let halves = [0, 2].map(|j| _mm512_packs_epi32(rounded(4 * i + j), rounded(4 * i + j + 1)));
-                *q = _mm512_permutexvar_epi32(in_runs, _mm512_packs_epi16(halves[0], halves[1]));
+                let first = _mm512_packs_epi32(rounded(4 * i), rounded(4 * i + 1));
+                let second = _mm512_packs_epi32(rounded(4 * i + 2), rounded(4 * i + 3));
+                *q = _mm512_permutexvar_epi32(in_runs, _mm512_packs_epi16(first, second));
                 let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), *q);
                 let factor = -i32::from(zero) * i32::from(order.steps[i]);
                 *start = _mm512_mullo_epi32(sums, _mm512_set1_epi32(factor));
@@ -144,9 +153,10 @@ vnni! {
             }
             if order.lanes == Lanes::Columns {
                 all = columns(all, &order.within);
-                let sums = all.into_iter().fold(_mm512_setzero_si512(), |sums, q| {
-                    _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), q)
-                });
+                let mut sums = _mm512_setzero_si512();
+                for q in all {
+                    sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), q);
+                }
                 let none = _mm512_setzero_si512();
                 starts = [_mm512_mullo_epi32(sums, _mm512_set1_epi32(-i32::from(zero))), none, none, none];
             }

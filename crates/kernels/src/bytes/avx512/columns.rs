@@ -221,7 +221,7 @@ vnni! {
         let words = unsafe { _mm512_cvtepu32_epi64(_mm256_loadu_si256(words.as_ptr().cast())) };
         let words = _mm512_shuffle_epi32::<0b10_10_00_00>(words);
         const LEVELS: [u8; 16] = around(&IQ3_XXS_LEVELS, 62, 8);
-        let points = [first, second].map(|at| look_up(&IQ3_XXS, at));
+        let points = [look_up(&IQ3_XXS, first), look_up(&IQ3_XXS, second)];
         let q = fours(points, even_of_words(words), &LEVELS);
         Columns { q, scale: codes_of_words(words, half(block, 0), 0.5) }
     }
@@ -237,7 +237,7 @@ vnni! {
             moved(high, [128, 2, 128, 3, 128, 6, 128, 7, 128, 10, 128, 11, 128, 14, 128, 15]),
         );
         const LEVELS: [u8; 16] = around(&IQ3_S_LEVELS, 15, 8);
-        let points = [first, second].map(|at| look_up(&IQ3_S, at));
+        let points = [look_up(&IQ3_S, first), look_up(&IQ3_S, second)];
         let codes = _mm512_srlv_epi32(
             _mm512_set1_epi32(word(block, 106) as i32),
             _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28),
