@@ -36,19 +36,7 @@ const fn code<const N: usize>(value: i8, levels: &[i8; N]) -> u16 {
     i as u16
 }
 
-/// The word of a point with these codes: each in the bits that the order puts into its vector.
-const fn packed<const PER: usize>(codes: [u16; PER]) -> u16 {
-    let (mut word, mut at) = (0, 0);
-    while at < PER {
-        // Bytes hold half of the weights each.
-        let half = PER / 2;
-        word |= codes[at] << (at / half * 8 + at % half * (16 / PER));
-        at += 1;
-    }
-    word
-}
-
-/// The words of a grid.
+/// The words of a grid: each weight's code in the bits that the order puts into its vector.
 const fn words<const PER: usize, const POINTS: usize, const REGISTERS: usize, const N: usize>(
     grid: &[[i8; PER]; POINTS],
     levels: &[i8; N],
@@ -56,12 +44,14 @@ const fn words<const PER: usize, const POINTS: usize, const REGISTERS: usize, co
     assert!(32 * REGISTERS == POINTS);
     let (mut all, mut point) = ([[0; 32]; REGISTERS], 0);
     while point < POINTS {
-        let (mut codes, mut at) = ([0; PER], 0);
+        let mut at = 0;
         while at < PER {
-            codes[at] = code(grid[point][at], levels);
+            // Bytes hold half of the weights each.
+            let half = PER / 2;
+            let code = code(grid[point][at], levels);
+            all[point / 32][point % 32] |= code << (at / half * 8 + at % half * (16 / PER));
             at += 1;
         }
-        all[point / 32][point % 32] = packed(codes);
         point += 1;
     }
     all
