@@ -126,6 +126,9 @@ impl<const N: usize> Ready<'_, N> {
     /// No other thread computes these rows.
     unsafe fn rows(&self, rows: Range<usize>, activations: &[Activations], join: &impl Fn([&mut [f32]; N])) {
         let (count, tokens) = (rows.len(), self.tokens.len());
+        if count == 0 || tokens == 0 {
+            return;
+        }
         // SAFETY: rows have results of their own, by the caller's word.
         let out = |token: usize| unsafe { self.out.slice(token * self.rows + rows.start, count) };
         let w = self.w.map(|w| &w[rows.start * self.row_bytes..][..count * self.row_bytes]);
@@ -142,7 +145,7 @@ impl<const N: usize> Ready<'_, N> {
             });
         }
         with_buffer(Slot::A, N * tokens * count, |buffer| {
-            let (mut sums, chunks) = ([0.0; FEW], activations.len() / tokens.max(1));
+            let (mut sums, chunks) = ([0.0; FEW], activations.len() / tokens);
             for (w, results) in w.iter().zip(buffer.chunks_exact_mut(tokens * count)) {
                 for (j, row) in w.chunks_exact(self.row_bytes).enumerate() {
                     // SAFETY: the kernel is one of the instruction set.

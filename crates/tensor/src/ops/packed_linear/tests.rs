@@ -56,6 +56,9 @@ fn products_with_several_matrices_are_those_with_each() {
             }
         }
         assert!(noise(&[1, 1, 512], 2).packed_linears(w).is_err());
+        let none = Packed::new(formats[1], 0, 1024, Bytes::from_vec(Vec::new())).unwrap();
+        let [all, nothing] = noise(&[3, 1024], 2).packed_linears([w[0], &none]).unwrap();
+        assert_eq!((all.shape(), nothing.shape()), (&[3, 1024][..], &[3, 0][..]));
     }
 }
 
