@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use imaginal_numeric::Format;
 
-use super::{Activations, CHUNK, Kernel, Order, group, kernel, magnitude, nearest, read, scale};
+use super::{Activations, CHUNK, Kernel, Order, group, kernel, magnitude, nearest, padded, read, scale};
 use crate::gemm::FEW;
 use crate::isa::{Isa, simd_fn};
 use crate::pool::{self, SharedMut};
@@ -48,7 +48,7 @@ struct Ready<'a, const N: usize> {
 /// threads divide among them.
 ///
 /// # Panics
-/// If a format is not [`supported`](super::supported), there are no whole blocks in a row, or a slice is too short.
+/// If a format is not [`supported`](super::supported), there are no whole blocks in a row, or a slice is not as long as its shape asks for.
 pub(crate) fn matmul<const N: usize>(
     isa: Isa,
     threads: usize,
@@ -67,8 +67,8 @@ pub(crate) fn matmul<const N: usize>(
         let (Some(kernel), Some(layout), Some(row_bytes)) = (kernel, layout, format.bytes_for(k)) else {
             panic!("no products of bytes for rows of {k} in {format} with {isa}")
         };
-        assert!(tokens.len() <= FEW && tokens.end <= m && out.len() >= tokens.len() * rows);
-        assert!(w.iter().all(|w| w.len() >= rows * row_bytes));
+        assert!(tokens.len() <= FEW && tokens.end <= m && out.len() == tokens.len() * rows);
+        assert!(w.iter().all(|w| w.len() == rows * row_bytes));
         let (order, zero) = (kernel.order, layout.zero.unwrap_or(0));
         let way = ways.iter().position(|way| *way == (order, zero)).unwrap_or_else(|| {
             ways.push((order, zero));
@@ -190,14 +190,8 @@ simd_fn! {
 fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mut [Activations]) {
     const FOURS: usize = CHUNK / 4;
     for (x, chunk) in x.chunks(CHUNK).zip(chunks) {
-        let mut padded = [0.0; CHUNK];
-        let x: &[f32; CHUNK] = match x.first_chunk() {
-            Some(x) => x,
-            None => {
-                padded[..x.len()].copy_from_slice(x);
-                &padded
-            }
-        };
+        let mut zeros = [0.0; CHUNK];
+        let x = padded(x, &mut zeros);
         let mut ordered = [0.0; CHUNK];
         for (run, to) in order.runs.iter().zip(ordered.as_chunks_mut::<16>().0) {
             to.copy_from_slice(&x[16 * usize::from(*run)..][..16]);
@@ -233,8 +227,8 @@ fn in_pieces<const PIECE: usize>(x: &[f32], order: &Order, zero: u8, chunks: &mu
             chunk.sum[usize::from(*run)] = four.iter().sum();
         }
         #[cfg(target_arch = "x86_64")]
-        if order.lanes == super::Lanes::Columns {
-            let place = |at: usize| at % 64 / 4 * 16 + usize::from(order.within[at / 64 * 4 + at % 4]);
+        if let super::Lanes::Columns(within) = order.lanes {
+            let place = |at: usize| at % 64 / 4 * 16 + usize::from(within[at / 64 * 4 + at % 4]);
             chunk.q = std::array::from_fn(|at| chunk.q[place(at)]);
         }
     }
@@ -273,7 +267,7 @@ mod tests {
                 for (j, (e, g)) in expected.q.iter().zip(&got.q).enumerate() {
                     // Where the scale is no number, neither is any product.
                     let own = match kernel.order.lanes {
-                        super::super::Lanes::Columns => j % 64 / 4,
+                        super::super::Lanes::Columns(_) => j % 64 / 4,
                         lanes => group(lanes.piece(), j / 4),
                     };
                     let scale = expected.scale[own];

@@ -79,13 +79,11 @@ struct Order {
     lanes: Lanes,
     /// What the numbers of weights are multiplied with that meet each 64 of them.
     steps: [u8; 4],
-    /// Where the lanes are [`Lanes::Columns`], which of a run's 16 its lane has in the first vector, which in the second, and so on.
-    within: [u8; 16],
 }
 
 impl Order {
     const fn new(runs: [u8; 16], lanes: Lanes) -> Self {
-        Order { runs, lanes, steps: [1; 4], within: [0; 16] }
+        Order { runs, lanes, steps: [1; 4] }
     }
 }
 
@@ -105,9 +103,10 @@ enum Lanes {
     /// the third with the fourth.
     #[cfg(target_arch = "x86_64")]
     Eights,
-    /// Those that follow each other, four of which are the same lane in each of four vectors; all sums continue the first.
+    /// Those that follow each other, four of which are the same lane in each of four vectors; all sums continue the first. It says
+    /// which of the 16 the first vector has, which the second, and so on.
     #[cfg(target_arch = "x86_64")]
-    Columns,
+    Columns([u8; 16]),
 }
 
 impl Lanes {
@@ -116,7 +115,7 @@ impl Lanes {
         match self {
             Lanes::Runs => 16,
             #[cfg(target_arch = "x86_64")]
-            Lanes::Columns => 16,
+            Lanes::Columns(_) => 16,
             #[cfg(target_arch = "x86_64")]
             Lanes::Eights => 8,
             #[cfg(target_arch = "x86_64")]
@@ -137,7 +136,7 @@ impl Lanes {
             }
         }
         #[cfg(target_arch = "x86_64")]
-        if self == Lanes::Columns {
+        if matches!(self, Lanes::Columns(_)) {
             for run in 0..16 {
                 fours[run] = fours[4 * run..4 * run + 4].iter().sum();
             }
@@ -294,20 +293,26 @@ fn kernel(isa: Isa, format: Format) -> Option<Kernel> {
     }
 }
 
+/// The first `N` numbers; where there are fewer, zeros follow them.
+#[inline(always)]
+fn padded<'a, const N: usize>(x: &'a [f32], zeros: &'a mut [f32; N]) -> &'a [f32; N] {
+    match x.first_chunk() {
+        Some(x) => x,
+        None => {
+            zeros[..x.len()].copy_from_slice(x);
+            zeros
+        }
+    }
+}
+
 /// Rounds up to `q.len()` numbers to bytes, the rest of which become 0. Returns their scale, which is NaN if any is not
 /// finite, so that all their products are, and the sum of the bytes.
 ///
 /// The last two bits of the scale are 0, so that its product with a whole number below 2^24 with two bits is exact.
 #[inline(always)]
 fn round<const N: usize>(x: &[f32], q: &mut [i8; N]) -> (f32, i32) {
-    let mut padded = [0.0; N];
-    let x: &[f32; N] = match x.first_chunk() {
-        Some(x) => x,
-        None => {
-            padded[..x.len()].copy_from_slice(x);
-            &padded
-        }
-    };
+    let mut zeros = [0.0; N];
+    let x = padded(x, &mut zeros);
     let largest = x.iter().fold(0, |largest, x| largest.max(magnitude(*x)));
     let (scale, inverse) = scale(largest, 127.0);
     let mut sum = 0;

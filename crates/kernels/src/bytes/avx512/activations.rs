@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::padded;
 use super::{Activations, CHUNK, Lanes, Order};
 
 /// Lanes of four 128 bits, one list for each of them.
@@ -20,7 +21,7 @@ vnni! {
         match order.lanes {
             Lanes::Fours | Lanes::Halves => in_pieces::<4>(x, order, zero, chunks),
             Lanes::Eights => in_pieces::<8>(x, order, zero, chunks),
-            Lanes::Runs | Lanes::Columns => in_pieces::<16>(x, order, zero, chunks),
+            Lanes::Runs | Lanes::Columns(_) => in_pieces::<16>(x, order, zero, chunks),
         }
     }
 
@@ -56,14 +57,8 @@ vnni! {
         }
         let back = wide(back);
         for (x, chunk) in x.chunks(CHUNK).zip(chunks) {
-            let mut padded = [0.0; CHUNK];
-            let x: &[f32; CHUNK] = match x.first_chunk() {
-                Some(x) => x,
-                None => {
-                    padded[..x.len()].copy_from_slice(x);
-                    &padded
-                }
-            };
+            let mut zeros = [0.0; CHUNK];
+            let x = padded(x, &mut zeros);
             let x = x.as_chunks::<16>().0;
             let run = |i: usize| {
                 // SAFETY: 16 numbers.
@@ -151,8 +146,8 @@ vnni! {
                 let none = _mm512_setzero_si512();
                 starts = [_mm512_add_epi32(a, b), none, _mm512_add_epi32(c, d), none];
             }
-            if order.lanes == Lanes::Columns {
-                all = columns(all, &order.within);
+            if let Lanes::Columns(within) = &order.lanes {
+                all = columns(all, within);
                 let mut sums = _mm512_setzero_si512();
                 for q in all {
                     sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), q);

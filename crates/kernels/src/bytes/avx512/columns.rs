@@ -263,11 +263,16 @@ vnni! {
         ]
     }
 
+    /// The bytes of the first two vectors by turns, and of the last two: the lower halves of each 128 bits, then the upper ones.
+    fn interleaved(q: [__m512i; 4]) -> [__m512i; 4] {
+        let [a, b, c, d] = q;
+        let (low, low_end) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+        [low, low_end, _mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)]
+    }
+
     /// Weights around `zero` in the order of [`EIGHTS`], as they follow each other.
     pub(super) fn from_eights(w: Columns, zero: f32) -> Registers {
-        let [a, b, c, d] = w.q;
-        let (low, low_end) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
-        let (high, high_end) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+        let [low, low_end, high, high_end] = interleaved(w.q);
         let q = in_order([
             _mm512_unpacklo_epi16(low, low_end),
             _mm512_unpackhi_epi16(low, low_end),
@@ -279,9 +284,7 @@ vnni! {
 
     /// Weights around `zero` in the order of [`FOURS`], as they follow each other.
     pub(super) fn from_fours(w: Columns, zero: f32) -> Registers {
-        let [a, b, c, d] = w.q;
-        let (low, low_end) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
-        let (high, high_end) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+        let [low, low_end, high, high_end] = interleaved(w.q);
         let q = in_order([
             _mm512_unpacklo_epi64(low, low_end),
             _mm512_unpackhi_epi64(low, low_end),

@@ -430,7 +430,7 @@ const fn whole(runs: [u8; 16]) -> Order {
 const HALVED: Order = Order::new(HALVES, Lanes::Halves);
 
 const fn in_columns(within: [u8; 16]) -> Order {
-    Order { within, ..Order::new(PLAIN.runs, Lanes::Columns) }
+    Order::new(PLAIN.runs, Lanes::Columns(within))
 }
 
 const QUARTER_SCALES: [[u8; 64]; 2] = [spread(QUARTERS, 0, 0, 1), spread(QUARTERS, 2, 0, 1)];
